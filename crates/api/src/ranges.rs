@@ -1,0 +1,97 @@
+//! `ipRanges`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Cidr, GreylistMode, Time};
+
+/// What holds for clients of certain addresses. Of several ranges of one object that hold a client, the one with the
+/// highest priority wins, then the one with the longest prefix.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpRange {
+    /// The range's name in logs and answers, unique within the object.
+    pub name: String,
+    /// Networks and single addresses.
+    pub cidrs: Vec<Cidr>,
+    /// The highest wins. 0 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// What happens to mail from there. Check if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<RangeAction>,
+    /// From then on the range is as if absent. Never if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Time>,
+    /// Whether these clients see STARTTLS. Offer if left out. In a MailGateway only: the banner comes before the
+    /// mail domain is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RangeTls>,
+    /// Switches single checks on or off for these clients. As the mail domain says if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checks: Option<RangeChecks>,
+    /// Greylisting for these clients. As the mail domain says if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub greylisting: Option<RangeGreylisting>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RangeAction {
+    /// Trust: no anti-spam check, no greylisting, no rate limit. The recipient must still be one of the mail domains'.
+    Allow,
+    /// Judge as anybody.
+    Check,
+    /// Refuse for good.
+    Reject,
+    /// Refuse for now.
+    Defer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RangeTls {
+    /// STARTTLS is offered.
+    Offer,
+    /// STARTTLS is not offered, for clients that stumble over it.
+    Hide,
+    /// Mail before STARTTLS is refused.
+    Require,
+}
+
+/// Single checks on or off. Virus scanners are not among them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RangeChecks {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns_lists: Option<Switch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri_lists: Option<Switch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spf: Option<Switch>,
+    #[serde(rename = "reverseDNS", skip_serializing_if = "Option::is_none")]
+    pub reverse_dns: Option<Switch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helo: Option<Switch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender_domain: Option<Switch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dkim: Option<Switch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dmarc: Option<Switch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arc: Option<Switch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_talker: Option<Switch>,
+}
+
+/// On or off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Switch {
+    pub enabled: bool,
+}
+
+/// Greylisting of the clients of one IP range.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RangeGreylisting {
+    /// Who of them is asked to come back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<GreylistMode>,
+}

@@ -1,0 +1,45 @@
+//! The seam between edge and verdict.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::{
+    ConnectionAnswer, ConnectionQuestion, Delivery, RecipientsAnswer, RecipientsQuestion, Route, RouteDigest,
+};
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Answers the edge's questions: in process, or over gRPC.
+///
+/// Guarantees: an answer has one verdict per recipient asked about; every route named in an answer can be
+/// fetched by [`Verdicts::route`] while the session lasts. The caller sets the time limit and may drop the
+/// future at any point.
+pub trait Verdicts: Send + Sync + 'static {
+    fn check_connection(
+        &self,
+        question: ConnectionQuestion,
+    ) -> BoxFuture<'_, Result<ConnectionAnswer, Unavailable>>;
+
+    fn check_recipients(
+        &self,
+        question: RecipientsQuestion,
+    ) -> BoxFuture<'_, Result<RecipientsAnswer, Unavailable>>;
+
+    /// Never fails as far as the edge is concerned: what is lost is counted by the implementation.
+    fn report_delivery(&self, delivery: Delivery) -> BoxFuture<'_, ()>;
+
+    fn route(&self, digest: RouteDigest) -> BoxFuture<'_, Result<Arc<Route>, Unavailable>>;
+}
+
+/// No verdict is to be had: the mail hears 451 4.3.5 and waits at its sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable(pub Arc<str>);
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no verdict: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}

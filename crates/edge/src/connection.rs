@@ -1,0 +1,358 @@
+//! One client's connection: the loop that moves bytes between socket and [`Session`] and does what its events ask.
+//!
+//! A waiting session holds its state and nothing else: input and output are allocated while bytes are there, a
+//! transaction is boxed, and so is every future that is only there for a while (verdict, relay, handshake). A test
+//! holds the future of an idle session to 2 KiB.
+
+mod message;
+mod open;
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use torwart_core::{Envelope, Id, Mailbox, Peer, Reason, TlsFacts};
+use torwart_smtp::{CloseReason, Event, ForwardPath, ReversePath, Session, Violation};
+
+use crate::edge::Shared;
+use crate::log::{Record, SessionRecord};
+use crate::metrics::SessionOutcome;
+use crate::permits::{NetworkPermit, TotalPermit};
+use crate::reply::{self, Said};
+use crate::stream::{Stream, tls_facts};
+use crate::tls;
+use crate::transaction::{Beginning, Transaction};
+
+/// Everything that a session is made of.
+struct Connection<S> {
+    shared: Arc<Shared>,
+    stream: Stream<S>,
+    session: Session,
+    input: Vec<u8>,
+    transaction: Option<Box<Transaction>>,
+    peer: Arc<Peer>,
+    started: Instant,
+    had_transaction: bool,
+    received: bool,
+    /// The order to end between transactions was heard.
+    ending: bool,
+    _network: NetworkPermit,
+}
+
+/// What ended the wait for the client.
+enum Wake {
+    Input,
+    Gone,
+    Deadline,
+    EndIdle,
+    EndAll,
+}
+
+/// Go on with the session, or end it.
+type Flow = ControlFlow<SessionOutcome>;
+
+/// How long the client may take to accept our replies.
+const WRITE: Duration = Duration::from_secs(60);
+/// How long we listen for the client's own end after our last reply, so that a reset does not overtake it.
+const LINGER: Duration = Duration::from_secs(2);
+/// What is read and thrown away meanwhile.
+const LINGER_BYTES: usize = 64 * 1024;
+/// How long the verdict may take to hear of a delivery.
+const REPORT: Duration = Duration::from_secs(5);
+
+/// Serves one client to its end. `permits` are its share of the limits; the network's is missing where the client's
+/// address comes in a PROXY header first.
+pub(crate) async fn serve<S>(
+    shared: Arc<Shared>,
+    stream: S,
+    address: SocketAddr,
+    permits: (TotalPermit, Option<NetworkPermit>),
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (total, network) = permits;
+    let _counted = (total, Counted::new(&shared));
+    if let Some(mut connection) = Box::pin(open::open(shared, stream, address, network)).await {
+        let outcome = connection.run().await;
+        Box::pin(connection.end(outcome)).await;
+    }
+}
+
+/// Holds `torwart_smtp_connections` up.
+struct Counted(prometheus::IntGauge);
+
+// === impl Connection ===
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
+    async fn run(&mut self) -> SessionOutcome {
+        loop {
+            if let ControlFlow::Break(outcome) = self.advance().await {
+                return outcome;
+            }
+            match self.wait().await {
+                Wake::Input => self.received = true,
+                Wake::Gone if !self.received => return SessionOutcome::Probe,
+                Wake::Gone => return SessionOutcome::ClientGone,
+                Wake::Deadline => {
+                    self.session.handle_timeout(now());
+                }
+                Wake::EndIdle => {
+                    self.ending = true;
+                    self.session.shut_down();
+                }
+                Wake::EndAll => return SessionOutcome::Shutdown,
+            }
+        }
+    }
+
+    /// Acts on everything that the input holds and writes what there is to say.
+    async fn advance(&mut self) -> Flow {
+        loop {
+            let (used, event) = self.session.receive(now(), &self.input, &mut Vec::new());
+            self.consume(used);
+            match event {
+                None => return self.flush().await,
+                Some(Event::Flush) => self.flush().await?,
+                Some(Event::Recipients(paths)) => Box::pin(self.recipients(paths)).await,
+                Some(Event::Data) => Box::pin(self.message()).await?,
+                Some(Event::StartTls) => Box::pin(self.start_tls()).await?,
+                Some(Event::Reset) => self.end_transaction(None, Reason::ClientGone, false).await,
+                Some(Event::Close) => {
+                    self.flush().await?;
+                    return ControlFlow::Break(self.close_outcome());
+                }
+                Some(Event::Body | Event::MessageSpoiled(_) | Event::EndOfMessage { .. }) => {
+                    tracing::error!("a message outside of DATA");
+                    return ControlFlow::Break(SessionOutcome::Violation);
+                }
+            }
+        }
+    }
+
+    fn consume(&mut self, used: usize) {
+        if used >= self.input.len() {
+            self.input.clear();
+        } else {
+            self.input.drain(..used);
+        }
+    }
+
+    /// Waits for the client, for the session's deadline or for an order.
+    async fn wait(&mut self) -> Wake {
+        if self.input.is_empty() {
+            self.input = Vec::new();
+        }
+        let orders = &self.shared.orders;
+        let order = if self.ending { &orders.end_all } else { &orders.end_idle };
+        let deadline = tokio::time::Instant::from_std(self.session.deadline());
+        tokio::select! {
+            biased;
+            read = self.stream.read_command(&mut self.input) => match read {
+                Ok(0) | Err(_) => Wake::Gone,
+                Ok(_) => Wake::Input,
+            },
+            () = order.cancelled() => if self.ending { Wake::EndAll } else { Wake::EndIdle },
+            () = tokio::time::sleep_until(deadline) => Wake::Deadline,
+        }
+    }
+
+    /// Writes the session's output. A client that does not take it in time is gone.
+    async fn flush(&mut self) -> Flow {
+        for (verb, class, count) in self.session.take_commands().iter() {
+            self.shared.metrics.commands(verb, class, count);
+        }
+        let output = std::mem::take(self.session.output());
+        if output.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        match tokio::time::timeout(WRITE, write(&mut self.stream, &output)).await {
+            Ok(Ok(())) => ControlFlow::Continue(()),
+            Ok(Err(_)) => ControlFlow::Break(SessionOutcome::ClientGone),
+            Err(_) => ControlFlow::Break(SessionOutcome::Timeout),
+        }
+    }
+
+    async fn recipients(&mut self, paths: Vec<ForwardPath>) {
+        if self.transaction.is_none() {
+            self.begin_transaction();
+        }
+        let to = paths.iter().map(mailbox).collect();
+        let replies = match &mut self.transaction {
+            Some(transaction) => transaction.recipients(&self.shared, to).await,
+            None => Vec::new(),
+        };
+        self.session.answer_recipients(now(), replies);
+    }
+
+    fn begin_transaction(&mut self) {
+        let Some(envelope) = self.session.envelope() else { return };
+        let envelope = Arc::new(Envelope {
+            sender: match &envelope.sender {
+                ReversePath::Null => None,
+                ReversePath::Mailbox(path) => Some(Mailbox::new(path.local(), path.domain())),
+            },
+            declared_size: envelope.declared_size,
+            eight_bit: envelope.eight_bit,
+            smtputf8: false,
+        });
+        if self.peer.helo.as_deref() != self.session.helo() {
+            self.peer = Arc::new(Peer { helo: self.session.helo().map(Arc::from), ..(*self.peer).clone() });
+        }
+        self.had_transaction = true;
+        self.transaction = Some(Box::new(Transaction::new(Beginning {
+            id: self.shared.new_id(),
+            started: now(),
+            peer: Arc::clone(&self.peer),
+            envelope,
+            hostname: Arc::clone(&self.shared.config.load().hostname),
+        })));
+    }
+
+    /// Logs the transaction, if there is one, and reports its delivery. `said` was its last word.
+    async fn end_transaction(&mut self, said: Option<&Said>, reason: Reason, with_message: bool) {
+        let Some(transaction) = self.transaction.take() else { return };
+        let ended = transaction.end(said, reason, with_message);
+        if let Some(delivery) = ended.delivery {
+            let verdicts = Arc::clone(&self.shared.verdicts);
+            self.shared.tasks.spawn(async move {
+                if tokio::time::timeout(REPORT, verdicts.report_delivery(delivery)).await.is_err() {
+                    tracing::warn!("a delivery could not be reported in time");
+                }
+            });
+        }
+        self.shared.log.write(Record::Transaction(Box::new(ended.record))).await;
+    }
+
+    async fn start_tls(&mut self) -> Flow {
+        self.flush().await?;
+        // bytes that came with STARTTLS were not encrypted and must not be taken for it (CVE-2011-0411)
+        if let (_, Some(Event::Close)) = self.session.receive(now(), &self.input, &mut Vec::new()) {
+            return ControlFlow::Break(self.close_outcome());
+        }
+        let acceptor = self.shared.tls.clone();
+        let (Some(acceptor), Stream::Plain(stream)) =
+            (acceptor, std::mem::replace(&mut self.stream, Stream::Gone))
+        else {
+            return ControlFlow::Break(SessionOutcome::TlsFailed);
+        };
+        match tokio::time::timeout(tls::HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let tls: Option<TlsFacts> = Some(tls_facts(&stream));
+                self.peer = Arc::new(Peer { tls, helo: None, ..(*self.peer).clone() });
+                self.stream = Stream::Tls(Box::new(stream));
+                self.session.tls_established(now());
+                ControlFlow::Continue(())
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, client = %self.peer.address, "TLS handshake failed");
+                ControlFlow::Break(SessionOutcome::TlsFailed)
+            }
+            Err(_) => ControlFlow::Break(SessionOutcome::TlsFailed),
+        }
+    }
+
+    fn close_outcome(&self) -> SessionOutcome {
+        match self.session.close_reason() {
+            Some(CloseReason::Quit) => SessionOutcome::Quit,
+            Some(CloseReason::Refused) => SessionOutcome::Refused,
+            Some(CloseReason::ShutDown) => SessionOutcome::Shutdown,
+            Some(CloseReason::Violation(Violation::Idle | Violation::SessionTooOld)) => {
+                SessionOutcome::Timeout
+            }
+            Some(CloseReason::Violation(Violation::Injection)) => SessionOutcome::TlsInjection,
+            Some(CloseReason::Violation(_)) | None => SessionOutcome::Violation,
+        }
+    }
+
+    /// Says goodbye, logs and counts.
+    async fn end(mut self, outcome: SessionOutcome) {
+        if outcome == SessionOutcome::Shutdown && self.session.close_reason().is_none() {
+            self.say_shutdown().await;
+        }
+        let reason = if outcome == SessionOutcome::Shutdown { Reason::Shutdown } else { Reason::ClientGone };
+        self.end_transaction(None, reason, false).await;
+        self.shared.metrics.session(outcome);
+        if !self.had_transaction {
+            self.shared.log.write(self.record(outcome)).await;
+        }
+        let gone = matches!(outcome, SessionOutcome::ClientGone | SessionOutcome::Probe);
+        let plain_quit = outcome == SessionOutcome::Quit && self.stream.is_plain() && self.input.is_empty();
+        if !gone && !plain_quit {
+            // however it goes, the socket is closed after this
+            let _ = tokio::time::timeout(LINGER, linger(&mut self.stream)).await;
+        }
+    }
+
+    /// The order to end everything came inside a transaction (RFC 5321 section 3.8: 421 at any time).
+    async fn say_shutdown(&mut self) {
+        let reply = torwart_core::Reply::new(421, (4, 3, 2), "Going down, connect again");
+        let id = self.transaction.as_ref().map_or(self.peer.session, |transaction| transaction.id());
+        reply::to_smtp(&reply, id).write_to(self.session.output());
+        // the session is over whether it is heard or not
+        let _ = self.flush().await;
+    }
+
+    fn record(&self, outcome: SessionOutcome) -> Record {
+        session_record(self.peer.session, self.peer.address, self.started, outcome)
+    }
+}
+
+fn session_record(id: Id, client: SocketAddr, started: Instant, outcome: SessionOutcome) -> Record {
+    let duration = now().saturating_duration_since(started);
+    Record::Session(SessionRecord {
+        id,
+        time: SystemTime::now(),
+        client,
+        outcome,
+        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+fn mailbox(path: &ForwardPath) -> Mailbox {
+    match path {
+        ForwardPath::Mailbox(path) => Mailbox::new(path.local(), path.domain()),
+        ForwardPath::Postmaster(name) => Mailbox::new(&**name, ""),
+    }
+}
+
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, output: &[u8]) -> io::Result<()> {
+    stream.write_all(output).await?;
+    stream.flush().await
+}
+
+/// Closes our side and reads until the client closes its own.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut space = [0; 1024];
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        match stream.read(&mut space).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
+}
+
+/// The clock that timers run by.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+// === impl Counted ===
+
+impl Counted {
+    fn new(shared: &Shared) -> Self {
+        shared.metrics.connections.inc();
+        Self(shared.metrics.connections.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

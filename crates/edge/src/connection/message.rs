@@ -1,0 +1,138 @@
+//! From DATA to the reply to the dot.
+
+use std::ops::ControlFlow;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use torwart_core::Reason;
+use torwart_smtp::{Event, Violation};
+
+use super::{Connection, Flow, now};
+use crate::metrics::{MessageOutcome, SessionOutcome};
+use crate::reply::Said;
+
+/// The client's dot came.
+struct Dot {
+    result: Result<(), Violation>,
+    size: u64,
+}
+
+/// What is read at once. With the decoded copy of it, and what the relay gathers, this is all that a message takes.
+const MESSAGE_READ: usize = 32 * 1024;
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
+    pub(super) async fn message(&mut self) -> Flow {
+        let config = self.shared.config.load_full();
+        let started = match &mut self.transaction {
+            Some(transaction) => transaction.start_data(&config.hostname, self.session.esmtp()).await,
+            None => Err(Said::no_route()),
+        };
+        if let Err(said) = started {
+            self.session.refuse_data(now(), &said.to_smtp(self.transaction_id()));
+            self.shared.metrics.message(outcome_of(&said));
+            self.end_transaction(Some(&said), said.reason, false).await;
+            return ControlFlow::Continue(());
+        }
+        self.session.start_data(now());
+        self.flush().await?;
+        let dot = match self.stream_message().await {
+            ControlFlow::Continue(dot) => dot,
+            ControlFlow::Break(outcome) => {
+                self.shared.metrics.message(MessageOutcome::ClientGone);
+                let reason =
+                    if outcome == SessionOutcome::Shutdown { Reason::Shutdown } else { Reason::ClientGone };
+                if outcome == SessionOutcome::Shutdown {
+                    self.say_shutdown().await;
+                }
+                self.end_transaction(None, reason, true).await;
+                return ControlFlow::Break(outcome);
+            }
+        };
+        self.input.shrink_to_fit();
+        self.finish(dot).await
+    }
+
+    /// Passes the message on until its dot. `Break` means that there will be none.
+    async fn stream_message(&mut self) -> ControlFlow<SessionOutcome, Dot> {
+        let mut body = Vec::new();
+        loop {
+            let (used, event) = self.session.receive(now(), &self.input, &mut body);
+            self.consume(used);
+            match event {
+                Some(Event::MessageSpoiled(violation)) => {
+                    if let Some(transaction) = &mut self.transaction {
+                        transaction.spoil(violation);
+                    }
+                }
+                Some(Event::EndOfMessage { result, size }) => {
+                    if result.is_ok() {
+                        self.pass_on(&body).await;
+                    }
+                    return ControlFlow::Continue(Dot { result, size });
+                }
+                Some(Event::Close) => {
+                    self.flush().await?;
+                    return ControlFlow::Break(self.close_outcome());
+                }
+                Some(Event::Flush) => self.flush().await?,
+                Some(Event::Body) => self.pass_on(&body).await,
+                Some(_) => {}
+                None => self.read_message().await?,
+            }
+            body.clear();
+        }
+    }
+
+    async fn pass_on(&mut self, body: &[u8]) {
+        if let Some(transaction) = &mut self.transaction
+            && !body.is_empty()
+        {
+            transaction.body(body).await;
+        }
+    }
+
+    async fn read_message(&mut self) -> Flow {
+        self.input.reserve(MESSAGE_READ);
+        let deadline = tokio::time::Instant::from_std(self.session.deadline());
+        tokio::select! {
+            biased;
+            read = self.stream.read_buf(&mut self.input) => match read {
+                Ok(0) | Err(_) => ControlFlow::Break(SessionOutcome::ClientGone),
+                Ok(_) => ControlFlow::Continue(()),
+            },
+            () = self.shared.orders.end_all.cancelled() => ControlFlow::Break(SessionOutcome::Shutdown),
+            () = tokio::time::sleep_until(deadline) => {
+                self.session.handle_timeout(now());
+                self.flush().await?;
+                ControlFlow::Break(SessionOutcome::Timeout)
+            }
+        }
+    }
+
+    /// The upstream's word decides ours. It is waited for and counted even if the client is gone meanwhile.
+    async fn finish(&mut self, dot: Dot) -> Flow {
+        let id = self.transaction_id();
+        let (said, outcome) = match &mut self.transaction {
+            Some(transaction) => transaction.finish(dot.result, dot.size).await,
+            None => (Said::no_route(), MessageOutcome::Deferred),
+        };
+        let metrics = &self.shared.metrics;
+        metrics.message(outcome);
+        match outcome {
+            MessageOutcome::Delivered => metrics.message_bytes.inc_by(dot.size),
+            MessageOutcome::Unknown => metrics.outcome_unknown.inc(),
+            MessageOutcome::Deferred | MessageOutcome::Rejected | MessageOutcome::ClientGone => {}
+        }
+        self.session.finish_message(now(), &said.to_smtp(id));
+        let written = self.flush().await;
+        self.end_transaction(Some(&said), said.reason, true).await;
+        written
+    }
+
+    fn transaction_id(&self) -> torwart_core::Id {
+        self.transaction.as_ref().map_or(self.peer.session, |transaction| transaction.id())
+    }
+}
+
+fn outcome_of(said: &Said) -> MessageOutcome {
+    if said.reply.code >= 500 { MessageOutcome::Rejected } else { MessageOutcome::Deferred }
+}

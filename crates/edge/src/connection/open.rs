@@ -1,0 +1,131 @@
+//! Before the session: the PROXY header, the network's share of connections, and the verdict's word on the banner.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use torwart_core::{ListenerTls, Peer};
+use torwart_smtp::{Session, TlsOffer};
+
+use super::{Connection, WRITE, now, session_record};
+use crate::edge::Shared;
+use crate::listener::TOO_MANY;
+use crate::metrics::SessionOutcome;
+use crate::permits::NetworkPermit;
+use crate::proxy::{self, Decoded, Source};
+use crate::reply;
+use crate::stream::Stream;
+
+/// The connection with its banner ready to be written; `None` when it ended before, which is logged and counted here.
+pub(super) async fn open<S>(
+    shared: Arc<Shared>,
+    stream: S,
+    address: SocketAddr,
+    network: Option<NetworkPermit>,
+) -> Option<Connection<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let started = now();
+    let mut stream = Stream::Plain(stream);
+    let mut input = Vec::new();
+    let (address, network) = match network {
+        Some(permit) => (address, permit),
+        None => match behind_proxy(&shared, &mut stream, &mut input, address).await {
+            Ok(client) => client,
+            Err((address, outcome)) => {
+                tracing::debug!(%address, outcome = outcome.as_str(), "connection ended before its session");
+                shared.metrics.session(outcome);
+                shared.log.write(session_record(shared.new_id(), address, started, outcome)).await;
+                return None;
+            }
+        },
+    };
+    let peer = Arc::new(Peer { session: shared.new_id(), address, helo: None, tls: None });
+    let session = greet(&shared, &peer, started).await;
+    let received = !input.is_empty();
+    Some(Connection {
+        shared,
+        stream,
+        session,
+        input,
+        transaction: None,
+        peer,
+        started,
+        had_transaction: false,
+        received,
+        ending: false,
+        _network: network,
+    })
+}
+
+async fn greet(shared: &Shared, peer: &Arc<Peer>, started: Instant) -> Session {
+    let greeting = shared.greetings.greet(&*shared.verdicts, peer, started).await;
+    let mut session = Session::new(shared.config.load_full(), now());
+    match greeting.refuse {
+        Some((refusal, _)) => session.refuse_connection(&reply::to_smtp(&refusal, peer.session)),
+        None => session.greet(match (shared.tls.is_some(), greeting.tls) {
+            (false, ListenerTls::Offer | ListenerTls::Hide) | (true, ListenerTls::Hide) => {
+                TlsOffer::Unavailable
+            }
+            (true, ListenerTls::Offer) => TlsOffer::Offered,
+            // without a certificate this client's mail has to wait: what is required is not waived
+            (_, ListenerTls::Require) => TlsOffer::Required,
+        }),
+    }
+    session
+}
+
+/// Reads the PROXY header. What follows it stays in `input`.
+async fn behind_proxy<S>(
+    shared: &Arc<Shared>,
+    stream: &mut Stream<S>,
+    input: &mut Vec<u8>,
+    proxy: SocketAddr,
+) -> Result<(SocketAddr, NetworkPermit), (SocketAddr, SessionOutcome)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let source = match tokio::time::timeout(proxy::DEADLINE, read_header(stream, input)).await {
+        Ok(Ok(source)) => source,
+        Ok(Err(outcome)) => return Err((proxy, outcome)),
+        Err(_) => return Err((proxy, SessionOutcome::ProxyFault)),
+    };
+    let address = match source {
+        Source::Client(address) => address,
+        Source::Itself => proxy,
+    };
+    match shared.permits.network(address.ip()) {
+        Some(permit) => Ok((address, permit)),
+        None => {
+            // whether the client hears it is no concern of ours
+            let _ = tokio::time::timeout(WRITE, stream.write_all(TOO_MANY)).await;
+            Err((address, SessionOutcome::ConnectionLimit))
+        }
+    }
+}
+
+async fn read_header<S>(stream: &mut Stream<S>, input: &mut Vec<u8>) -> Result<Source, SessionOutcome>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match stream.read_command(input).await {
+            Ok(0) if input.is_empty() => return Err(SessionOutcome::Probe),
+            Ok(0) | Err(_) => return Err(SessionOutcome::ProxyFault),
+            Ok(_) => {}
+        }
+        match proxy::decode(input) {
+            Ok(Decoded::Incomplete) => {}
+            Ok(Decoded::Complete { length, source }) => {
+                input.drain(..length);
+                return Ok(source);
+            }
+            Err(fault) => {
+                tracing::debug!(%fault, "no session");
+                return Err(SessionOutcome::ProxyFault);
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The SMTP edge: sockets, TLS and the PROXY protocol towards clients, the relay towards upstreams.
+//!
+//! It drives [`torwart_smtp::Session`], which decides what is said, and asks a [`torwart_core::Verdicts`], which
+//! decides what is accepted. It holds no policy of its own.
+//!
+//! ```text
+//!   listener -> permits -> proxy -> connection -> transaction -> upstream
+//!                                       |              |
+//!                                   smtp::Session   Verdicts
+//!                                       |              |
+//!                                      tls          mail log
+//! ```
+
+mod connection;
+mod drain;
+mod edge;
+mod greeting;
+mod listener;
+mod log;
+mod message_id;
+mod metrics;
+mod permits;
+pub mod proxy;
+mod received;
+mod reply;
+mod settings;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod transaction;
+pub mod upstream;
+
+pub use drain::DrainState;
+pub use edge::{BindError, Edge};
+pub use log::{LogAddresses, LogFormat, MailLog, MailLogError, MailLogOptions, MailLogWriter};
+pub use settings::{CertificateFiles, Settings};
+pub use tls::{CertificateError, check_certificates};
+pub use torwart_smtp::{BareNewline, Limits};
+pub use upstream::UpstreamSettings;

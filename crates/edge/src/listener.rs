@@ -1,0 +1,100 @@
+//! Accepting connections, and turning away those that are too many.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::connection;
+use crate::edge::Shared;
+use crate::log::{Record, SessionRecord};
+use crate::metrics::SessionOutcome;
+
+/// Connections that the kernel completes while we are busy; it cuts this down to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// DESIGN's keepalive: a peer that vanished without a word is noticed.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// After a failed accept, mostly for want of file descriptors: the first rest, doubled up to the longest.
+const FIRST_REST: Duration = Duration::from_millis(10);
+const LONGEST_REST: Duration = Duration::from_secs(1);
+/// RFC 5321 section 3.8 and RFC 3463 (X.7.0): said without looking at anything else.
+pub(crate) const TOO_MANY: &[u8] = b"421 4.7.0 Too many connections, come back later\r\n";
+
+/// Listens; with port 0 the address returned has the real one. Options that accepted sockets inherit are set here
+/// once, so that accepting costs no further system call.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    set_stream_options(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from_std(socket.into())?;
+    Ok((listener.local_addr()?, listener))
+}
+
+fn set_stream_options(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
+}
+
+/// Accepts until the order to stop; then the listener is closed.
+pub(crate) async fn accept_all(listener: TcpListener, shared: Arc<Shared>) {
+    let stop = shared.orders.stop_accepting.clone();
+    let mut rest = FIRST_REST;
+    loop {
+        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { return };
+        match accepted {
+            Ok((stream, address)) => {
+                rest = FIRST_REST;
+                admit(stream, address, &shared);
+            }
+            Err(error) if is_the_client_s(&error) => {}
+            Err(error) => {
+                shared.metrics.accept_failures.inc();
+                tracing::warn!(%error, "a connection could not be accepted");
+                if stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_none() {
+                    return;
+                }
+                rest = (rest * 2).min(LONGEST_REST);
+            }
+        }
+    }
+}
+
+/// The connection was gone before it could be accepted: nothing to wait for.
+fn is_the_client_s(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+fn admit(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    let proxied = shared.is_proxy(address);
+    let Some(total) = shared.permits.total() else { return turn_away(stream, address, shared) };
+    let network = if proxied { None } else { shared.permits.network(address.ip()) };
+    if network.is_none() && !proxied {
+        return turn_away(stream, address, shared);
+    }
+    let session = connection::serve(Arc::clone(shared), stream, address, (total, network));
+    shared.tasks.spawn(session);
+}
+
+/// Says 421 if the socket takes it at once, and closes.
+fn turn_away(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
+    if let Ok(mut stream) = stream.into_std() {
+        // whether the client hears it is no concern of ours
+        let _ = stream.write(TOO_MANY);
+    }
+    shared.metrics.session(SessionOutcome::ConnectionLimit);
+    let record = SessionRecord {
+        id: shared.new_id(),
+        time: SystemTime::now(),
+        client: address,
+        outcome: SessionOutcome::ConnectionLimit,
+        duration_ms: 0,
+    };
+    shared.log.try_write(Record::Session(record));
+}

@@ -1,0 +1,99 @@
+//! Going down: no message is cut off whose dot has gone upstream.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::harness::{Client, FakeUpstream, Gateway, soon};
+use crate::DrainState;
+
+#[tokio::test]
+async fn between_transactions_421_and_inside_one_the_end_of_it() {
+    let mut upstream = FakeUpstream::obedient().await;
+    let mut gateway = Gateway::start(&[upstream.address]).await;
+    let mut state = gateway.edge.drain_state();
+    let mut idle = gateway.client().await;
+    let mut busy = gateway.client().await;
+    busy.begin(&["ok"]).await;
+    busy.say("DATA", 354).await;
+    gateway.shutdown.cancel();
+    assert!(idle.expect(421).await.starts_with("421 4.3.2 "));
+    assert!(idle.is_closed().await);
+    assert_eq!(gateway.line().await["outcome"], "shutdown");
+    soon(state.wait_for(|state| *state == DrainState::Draining)).await.unwrap();
+    assert!(TcpStream::connect(gateway.address()).await.is_err(), "the listener is closed");
+    busy.say("body\r\n.", 250).await;
+    busy.expect(421).await;
+    assert!(busy.is_closed().await);
+    assert!(upstream.message().await.ends_with("body\r\n"));
+    assert_eq!(gateway.line().await["reason"], "accepted");
+    soon(&mut gateway.running).await.unwrap();
+    assert_eq!(*state.borrow(), DrainState::Stopped);
+}
+
+#[tokio::test]
+async fn connections_are_accepted_during_the_delay() {
+    let gateway =
+        Gateway::start_with(&[], |settings, _| settings.drain_delay = Duration::from_secs(60)).await;
+    let mut state = gateway.edge.drain_state();
+    gateway.shutdown.cancel();
+    soon(state.wait_for(|state| *state == DrainState::Delay)).await.unwrap();
+    assert!(state.borrow().is_ready());
+    gateway.client().await.say("QUIT", 221).await;
+}
+
+#[tokio::test]
+async fn after_the_time_limit_an_unfinished_message_is_ended_without_a_dot() {
+    let mut upstream = FakeUpstream::obedient().await;
+    let mut gateway = Gateway::start_with(&[upstream.address], |settings, _| {
+        settings.drain_timeout = Duration::from_millis(1);
+    })
+    .await;
+    let mut client = gateway.client().await;
+    client.begin(&["ok"]).await;
+    client.say("DATA", 354).await;
+    client.send("half a mess").await;
+    gateway.shutdown.cancel();
+    let reply = client.expect(421).await;
+    assert!(reply.starts_with("421 4.3.2 "), "{reply}");
+    assert!(client.is_closed().await);
+    assert!(upstream.closes_without_message().await);
+    assert_eq!(gateway.line().await["reason"], "shutdown");
+    soon(&mut gateway.running).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_the_time_limit_a_transaction_without_data_is_ended_too() {
+    let upstream = FakeUpstream::obedient().await;
+    let mut gateway = Gateway::start_with(&[upstream.address], |settings, _| {
+        settings.drain_timeout = Duration::from_millis(1);
+    })
+    .await;
+    let mut client = gateway.client().await;
+    client.begin(&["ok"]).await;
+    gateway.shutdown.cancel();
+    client.expect(421).await;
+    assert_eq!(gateway.line().await["reason"], "shutdown");
+    soon(&mut gateway.running).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dot_that_has_gone_upstream_is_waited_for() {
+    let mut upstream = FakeUpstream::start(|line| (line == ".").then_some("hang")).await;
+    let gateway = Gateway::start_with(&[upstream.address], |settings, _| {
+        settings.drain_timeout = Duration::from_millis(1);
+    })
+    .await;
+    let mut client = Client::new(TcpStream::connect(gateway.address()).await.unwrap());
+    client.expect(220).await;
+    client.begin(&["ok"]).await;
+    client.say("DATA", 354).await;
+    client.send("body\r\n.\r\n").await;
+    upstream.message().await;
+    gateway.shutdown.cancel();
+    let mut state = gateway.edge.drain_state();
+    soon(state.wait_for(|state| *state == DrainState::Draining)).await.unwrap();
+    // far longer than the time limit, and nothing is said: the upstream still thinks
+    let early = tokio::time::timeout(Duration::from_millis(200), client.expect(421)).await;
+    assert!(early.is_err() && !gateway.running.is_finished());
+}

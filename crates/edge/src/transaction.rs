@@ -1,0 +1,518 @@
+//! One mail transaction: its verdicts, its relay to the upstream, and what the log says about it.
+//!
+//! ```text
+//!   recipients --> verdict --> class --> upstream: MAIL, RCPT     bound by the first that the upstream accepts
+//!   start_data --> upstream: DATA, our header fields
+//!   body       --> upstream                                       until it is spoiled, or the relay is lost
+//!   finish     --> upstream: the dot                              its reply decides ours
+//! ```
+
+mod asked;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use torwart_core::{
+    CheckResult, ClassDigest, Delivery, DeliveryResult, Envelope, Id, Mailbox, Peer, Reason,
+    RecipientsQuestion, Reply, Revision, Route, RouteDigest,
+};
+use torwart_smtp::Violation;
+
+use self::asked::{Asked, Binding, next_group};
+use crate::edge::Shared;
+use crate::log::{RecipientRecord, TransactionRecord};
+use crate::message_id::MessageIdScanner;
+use crate::metrics::MessageOutcome;
+use crate::received::Trace;
+use crate::reply::Said;
+use crate::upstream::{Final, MailFacts, Relay, RelayReply, UpstreamRefusal};
+
+/// Lives from the first RCPT to the transaction's end. Dropping it drops the relay, and with it the upstream's
+/// connection without a dot.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    id: Id,
+    started: Instant,
+    peer: Arc<Peer>,
+    envelope: Arc<Envelope>,
+    mail: MailFacts,
+    recipients: Vec<RecipientRecord>,
+    bound: Option<Bound>,
+    /// The null sender's greylisting: said at DATA.
+    refuse_data: Option<Reply>,
+    identity: Option<Arc<str>>,
+    checks: Vec<CheckResult>,
+    revision: Option<Revision>,
+    enforced: bool,
+    upstream: Option<String>,
+    upstream_reply: Option<String>,
+    message_id: MessageIdScanner,
+    /// Bytes of the message so far, without our own header fields.
+    size: u64,
+}
+
+/// How the client's side of a transaction looked when it began.
+#[derive(Clone, Debug)]
+pub(crate) struct Beginning {
+    pub(crate) id: Id,
+    pub(crate) started: Instant,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) hostname: Arc<str>,
+}
+
+/// How a transaction ended. `said` is `None` if there was no reply to hear.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) record: TransactionRecord,
+    pub(crate) delivery: Option<Delivery>,
+}
+
+#[derive(Debug)]
+struct Bound {
+    binding: Binding,
+    route: RouteDigest,
+    relay: RelayState,
+    accepted: Vec<Mailbox>,
+    score: f32,
+}
+
+#[derive(Debug)]
+enum RelayState {
+    Open(Relay),
+    /// The upstream, or the message, failed: this is what DATA or the dot will hear.
+    Lost(Said),
+    /// The upstream has had its last word.
+    Spent(DeliveryResult),
+}
+
+/// How long the verdict may take for recipients. Its own budget for DNS is 3 s.
+const VERDICT: Duration = Duration::from_secs(5);
+/// From RCPT to its reply over all upstreams. Clients wait 5 min (RFC 5321 section 4.5.3.2.3).
+const RECIPIENTS: Duration = Duration::from_secs(60);
+/// From DATA to its reply (RFC 5321 section 4.5.3.2.4).
+const DATA: Duration = Duration::from_secs(120);
+/// From the client's dot to our reply. Clients wait 10 min (RFC 5321 section 4.5.3.2.6).
+const DOT: Duration = Duration::from_secs(8 * 60);
+
+// === impl Transaction ===
+
+impl Transaction {
+    pub(crate) fn new(beginning: Beginning) -> Self {
+        let Beginning { id, started, peer, envelope, hostname } = beginning;
+        let mail = MailFacts {
+            hello: hostname,
+            sender: envelope.sender.as_ref().map(ToString::to_string).unwrap_or_default().into(),
+            size: envelope.declared_size,
+            eight_bit: envelope.eight_bit,
+            smtputf8: envelope.smtputf8,
+        };
+        Self {
+            id,
+            started,
+            peer,
+            envelope,
+            mail,
+            recipients: Vec::new(),
+            bound: None,
+            refuse_data: None,
+            identity: None,
+            checks: Vec::new(),
+            revision: None,
+            enforced: true,
+            upstream: None,
+            upstream_reply: None,
+            message_id: MessageIdScanner::default(),
+            size: 0,
+        }
+    }
+
+    pub(crate) fn id(&self) -> Id {
+        self.id
+    }
+
+    /// Asks about recipients that arrived together and brings the accepted ones to the upstream; one reply for each,
+    /// in that order.
+    pub(crate) async fn recipients(&mut self, shared: &Shared, to: Vec<Mailbox>) -> Vec<torwart_smtp::Reply> {
+        let deadline = Instant::now() + RECIPIENTS;
+        let mut asked = self.judge(shared, to).await;
+        loop {
+            let binding = self.bound.as_ref().map(|bound| bound.binding);
+            let group = next_group(&mut asked, binding, self.envelope.declared_size);
+            if group.is_empty() {
+                break;
+            }
+            self.bring(shared, &mut asked, group, deadline).await;
+        }
+        asked.into_iter().map(|recipient| self.settle(recipient)).collect()
+    }
+
+    async fn judge(&mut self, shared: &Shared, to: Vec<Mailbox>) -> Vec<Asked> {
+        let question = RecipientsQuestion {
+            peer: Arc::clone(&self.peer),
+            transaction: self.id,
+            envelope: Arc::clone(&self.envelope),
+            recipients: to.clone(),
+            accepted_before: self
+                .bound
+                .as_ref()
+                .map_or(0, |bound| u32::try_from(bound.accepted.len()).unwrap_or(u32::MAX)),
+        };
+        let answer = match tokio::time::timeout(VERDICT, shared.verdicts.check_recipients(question)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "recipients could not be judged");
+                return to.into_iter().map(Asked::unanswered).collect();
+            }
+            Err(_) => {
+                tracing::warn!("recipients were not judged in time");
+                return to.into_iter().map(Asked::unanswered).collect();
+            }
+        };
+        shared.greetings.learn(&answer);
+        self.identity = answer.identity.or_else(|| self.identity.take());
+        self.checks.retain(|known| answer.checks.iter().all(|check| check.name != known.name));
+        self.checks.extend(answer.checks);
+        self.revision = Some(answer.revision);
+        let mut verdicts = answer.recipients.into_iter();
+        let declared_size = self.envelope.declared_size;
+        to.into_iter()
+            .map(|to| match verdicts.next() {
+                Some(verdict) => Asked::judged(to, verdict, declared_size),
+                None => Asked::unanswered(to),
+            })
+            .collect()
+    }
+
+    /// Brings recipients of one class to the upstream and settles each of them.
+    async fn bring(&mut self, shared: &Shared, asked: &mut [Asked], group: Vec<usize>, deadline: Instant) {
+        let outcome = match &mut self.bound {
+            Some(bound) => bound.more_recipients(asked, &group, deadline).await,
+            None => self.first_recipients(shared, asked, &group, deadline).await,
+        };
+        match outcome {
+            Ok((settled, replies)) => {
+                let mut replies = replies.into_iter();
+                for &i in group.iter().take(settled) {
+                    let Some(recipient) = asked.get_mut(i) else { continue };
+                    recipient.said = Some(match replies.next() {
+                        Some(reply) => self.upstream_said(recipient, reply),
+                        None => Said::no_route(),
+                    });
+                }
+            }
+            Err(said) => {
+                for i in group {
+                    if let Some(recipient) = asked.get_mut(i) {
+                        recipient.said = Some(said.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens the relay. The transaction is bound from here on; [`Self::settle`] unbinds it if nobody was accepted.
+    async fn first_recipients(
+        &mut self,
+        shared: &Shared,
+        asked: &[Asked],
+        group: &[usize],
+        deadline: Instant,
+    ) -> Result<(usize, Vec<RelayReply>), Said> {
+        let first =
+            group.first().and_then(|&i| asked.get(i)).and_then(|recipient| recipient.verdict.as_ref());
+        let (Some(class), Some(digest), size_limit) = (
+            first.and_then(|verdict| verdict.class),
+            first.and_then(|verdict| verdict.route),
+            first.map_or(0, |verdict| verdict.size_limit),
+        ) else {
+            return Err(Said::no_route());
+        };
+        let route = fetch(shared, digest).await?;
+        let one_recipient = route.protocol == torwart_core::Protocol::Lmtp;
+        let count = if one_recipient { 1 } else { group.len() };
+        let paths = paths(asked, group.get(..count).unwrap_or(group));
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let (relay, replies) = match shared.upstreams.begin(&route, &self.mail, &paths, deadline).await {
+            Ok(begun) => begun,
+            Err(refusal) => return Err(self.refused(refusal)),
+        };
+        self.upstream = Some(relay.upstream().to_owned());
+        if replies.iter().any(|reply| reply.accepted) {
+            self.bound = Some(Bound {
+                binding: Binding { class, size_limit, one_recipient },
+                route: digest,
+                relay: RelayState::Open(relay),
+                accepted: Vec::new(),
+                score: f32::MIN,
+            });
+        } else {
+            relay.abandon();
+        }
+        Ok((count, replies))
+    }
+
+    fn refused(&mut self, refusal: UpstreamRefusal) -> Said {
+        note(&mut self.upstream, &mut self.upstream_reply, &refusal);
+        Said::new(refusal.reply, refusal.reason)
+    }
+
+    fn upstream_said(&mut self, recipient: &Asked, reply: RelayReply) -> Said {
+        let RelayReply { accepted, client_reply, upstream_reply, reason } = reply;
+        self.upstream_reply = Some(upstream_reply);
+        if accepted && let Some(bound) = &mut self.bound {
+            bound.accepted.push(recipient.to.clone());
+            let score = recipient.verdict.as_ref().map_or(0.0, |verdict| verdict.score);
+            bound.score = bound.score.max(score);
+        }
+        Said::new(client_reply, reason)
+    }
+
+    /// Writes one recipient's end into the record and gives its reply.
+    fn settle(&mut self, recipient: Asked) -> torwart_smtp::Reply {
+        let said = recipient.said.clone().unwrap_or_else(Said::no_route);
+        self.recipients.push(recipient.record(&said));
+        if let Some(verdict) = recipient.verdict {
+            self.enforced &= verdict.monitored.is_none();
+            if said.reply.code < 400 {
+                self.refuse_data = self.refuse_data.take().or(verdict.refuse_data);
+            }
+        }
+        said.to_smtp(self.id)
+    }
+
+    /// Brings DATA to the upstream and our header fields on top of the message. After `Ok` the client may hear 354.
+    pub(crate) async fn start_data(&mut self, hostname: &str, esmtp: bool) -> Result<(), Said> {
+        let refuse_data = self.refuse_data.clone();
+        let trace = self.trace(hostname, esmtp);
+        let Some(bound) = &mut self.bound else { return Err(Said::no_route()) };
+        if let Some(reply) = refuse_data {
+            bound.lose(Said::new(reply, Reason::Greylisted));
+        }
+        let relay = match &mut bound.relay {
+            RelayState::Open(relay) => relay,
+            RelayState::Lost(said) => return Err(said.clone()),
+            RelayState::Spent(_) => return Err(Said::no_route()),
+        };
+        let outcome = match relay.data(Instant::now() + DATA).await {
+            Ok(()) => relay.body(trace.as_bytes()).await,
+            Err(refusal) => Err(refusal),
+        };
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(refusal) => {
+                note(&mut self.upstream, &mut self.upstream_reply, &refusal);
+                let said = Said::new(refusal.reply, refusal.reason);
+                bound.lose(said.clone());
+                Err(said)
+            }
+        }
+    }
+
+    fn trace(&self, hostname: &str, esmtp: bool) -> String {
+        let only_recipient = match self.bound.as_ref().map(|bound| bound.accepted.as_slice()) {
+            Some([only]) => Some(only),
+            _ => None,
+        };
+        let trace = Trace {
+            helo: self.peer.helo.as_deref(),
+            client: self.peer.address.ip(),
+            hostname,
+            esmtp,
+            tls: self.peer.tls.is_some(),
+            id: self.id,
+            only_recipient,
+            time: SystemTime::now(),
+        };
+        trace.header_fields()
+    }
+
+    /// Passes decoded bytes of the message on, waiting as long as the upstream does not take them. When the message
+    /// or the upstream fails, the upstream is let go at once and the rest of the message goes nowhere.
+    pub(crate) async fn body(&mut self, decoded: &[u8]) {
+        self.size = self.size.saturating_add(decoded.len() as u64);
+        self.message_id.receive(decoded);
+        let Some(bound) = &mut self.bound else { return };
+        let RelayState::Open(relay) = &mut bound.relay else { return };
+        if self.size > bound.binding.size_limit {
+            let limit = bound.binding.size_limit;
+            return bound.lose(Said::too_large(limit));
+        }
+        if let Err(refusal) = relay.body(decoded).await {
+            note(&mut self.upstream, &mut self.upstream_reply, &refusal);
+            bound.lose(Said::new(refusal.reply, refusal.reason));
+        }
+    }
+
+    /// The message must not reach the upstream. Its connection is closed without a dot.
+    pub(crate) fn spoil(&mut self, violation: Violation) {
+        if let Some(bound) = &mut self.bound {
+            bound.lose(Said::violation(violation));
+        }
+    }
+
+    /// The client's dot: what the client hears. Once this was called the message may be in the upstream, so it is
+    /// not to be dropped before it is done.
+    pub(crate) async fn finish(
+        &mut self,
+        result: Result<(), Violation>,
+        size: u64,
+    ) -> (Said, MessageOutcome) {
+        self.size = size;
+        if let Err(violation) = result {
+            self.spoil(violation);
+        }
+        let Some(bound) = &mut self.bound else { return outcome_of(Said::no_route()) };
+        if size > bound.binding.size_limit && matches!(bound.relay, RelayState::Open(_)) {
+            bound.lose(Said::too_large(bound.binding.size_limit));
+        }
+        let relay = match std::mem::replace(&mut bound.relay, RelayState::Spent(DeliveryResult::Deferred)) {
+            RelayState::Open(relay) => relay,
+            RelayState::Lost(said) => {
+                bound.relay = RelayState::Lost(said.clone());
+                return outcome_of(said);
+            }
+            RelayState::Spent(_) => return outcome_of(Said::no_route()),
+        };
+        match relay.finish(Instant::now() + DOT).await {
+            Final::Accepted { upstream_reply } => {
+                bound.relay = RelayState::Spent(DeliveryResult::Delivered);
+                self.upstream_reply = Some(upstream_reply);
+                (Said::delivered(self.id), MessageOutcome::Delivered)
+            }
+            Final::Refused(refusal) => {
+                let said = self.refused(refusal);
+                if let (Some(bound), torwart_core::Action::Reject) = (&mut self.bound, said.action) {
+                    bound.relay = RelayState::Spent(DeliveryResult::Rejected);
+                }
+                outcome_of(said)
+            }
+            Final::Unknown(refusal) => (self.refused(refusal), MessageOutcome::Unknown),
+        }
+    }
+
+    /// Ends the transaction. `said` is the last word to its DATA or its dot; without one the client gave it up, or
+    /// no recipient was accepted.
+    pub(crate) fn end(mut self, said: Option<&Said>, reason: Reason, with_message: bool) -> Ended {
+        let delivery = self.delivery();
+        if let Some(bound) = self.bound.take_if(|bound| matches!(bound.relay, RelayState::Open(_))) {
+            self.bound = Some(bound.abandon());
+        }
+        let (action, code, reason) = match (said, &self.bound, self.recipients.first()) {
+            (Some(said), _, _) => (said.action, Some(said.reply.code), said.reason),
+            (None, None, Some(first)) => (first.action, Some(first.code), first.reason),
+            (None, _, _) => (torwart_core::Action::Defer, None, reason),
+        };
+        let score = self.recipients.iter().map(|recipient| recipient.score).fold(0.0, f32::max);
+        let class: Option<ClassDigest> = self.bound.as_ref().map(|bound| bound.binding.class);
+        let record = TransactionRecord {
+            id: self.id,
+            time: SystemTime::now(),
+            peer: self.peer,
+            envelope: self.envelope,
+            message_id: self.message_id.into_found(),
+            size: with_message.then_some(self.size),
+            action,
+            code,
+            reason,
+            score,
+            checks: self.checks,
+            identity: self.identity,
+            domain_class: class,
+            upstream: self.upstream,
+            upstream_reply: self.upstream_reply,
+            revision: self.revision,
+            enforced: self.enforced,
+            duration_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            recipients: self.recipients,
+        };
+        Ended { record, delivery }
+    }
+
+    /// What good senders earn their trust with: only where the upstream had a last word.
+    fn delivery(&self) -> Option<Delivery> {
+        let bound = self.bound.as_ref()?;
+        let RelayState::Spent(result) = bound.relay else { return None };
+        Some(Delivery {
+            peer: Arc::clone(&self.peer),
+            transaction: self.id,
+            envelope: Arc::clone(&self.envelope),
+            recipients: bound.accepted.clone(),
+            route: bound.route,
+            score: if bound.score.is_finite() && bound.score > f32::MIN { bound.score } else { 0.0 },
+            result,
+        })
+    }
+}
+
+// === impl Bound ===
+
+impl Bound {
+    async fn more_recipients(
+        &mut self,
+        asked: &[Asked],
+        group: &[usize],
+        deadline: Instant,
+    ) -> Result<(usize, Vec<RelayReply>), Said> {
+        let relay = match &mut self.relay {
+            RelayState::Open(relay) => relay,
+            RelayState::Lost(said) => return Err(said.clone()),
+            RelayState::Spent(_) => return Err(Said::no_route()),
+        };
+        let paths = paths(asked, group);
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        match relay.recipients(&paths, deadline).await {
+            Ok(replies) => Ok((group.len(), replies)),
+            Err(refusal) => {
+                let said = Said::new(refusal.reply, refusal.reason);
+                self.lose(said.clone());
+                Err(said)
+            }
+        }
+    }
+
+    /// Lets the upstream go without a dot; the first reason stays.
+    fn lose(&mut self, said: Said) {
+        if !matches!(self.relay, RelayState::Open(_)) {
+            return;
+        }
+        if let RelayState::Open(relay) = std::mem::replace(&mut self.relay, RelayState::Lost(said)) {
+            relay.abandon();
+        }
+    }
+
+    fn abandon(mut self) -> Self {
+        self.lose(Said::no_route());
+        self
+    }
+}
+
+fn paths(asked: &[Asked], group: &[usize]) -> Vec<String> {
+    group.iter().filter_map(|&i| asked.get(i)).map(Asked::upstream_path).collect()
+}
+
+async fn fetch(shared: &Shared, digest: RouteDigest) -> Result<Arc<Route>, Said> {
+    match tokio::time::timeout(VERDICT, shared.verdicts.route(digest)).await {
+        Ok(Ok(route)) => Ok(route),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, route = %digest, "the route could not be fetched");
+            Err(Said::no_verdict())
+        }
+        Err(_) => Err(Said::no_verdict()),
+    }
+}
+
+fn note(upstream: &mut Option<String>, upstream_reply: &mut Option<String>, refusal: &UpstreamRefusal) {
+    if refusal.upstream.is_some() {
+        upstream.clone_from(&refusal.upstream);
+    }
+    upstream_reply.clone_from(&refusal.upstream_reply);
+}
+
+fn outcome_of(said: Said) -> (Said, MessageOutcome) {
+    let outcome = match said.action {
+        torwart_core::Action::Accept | torwart_core::Action::Defer => MessageOutcome::Deferred,
+        torwart_core::Action::Reject => MessageOutcome::Rejected,
+    };
+    (said, outcome)
+}

@@ -1,0 +1,318 @@
+//! The SMTP client's side: connections to the mail servers behind the gateway, and one transaction at a time on them.
+//!
+//! ```text
+//!   Upstreams::begin -> order of upstreams -> pool::Gate -> idle connection, or dial (dns, connect, tls, greeting)
+//!         |                                                        |
+//!         v                                                        v
+//!       Relay: recipients -> data -> body.. -> finish        connection::Connection over smtp::client::Client
+//!         |
+//!         v
+//!   reply_table: (stage, upstream's code) -> what the client hears
+//! ```
+//!
+//! Nothing here says 250 for the upstream, keeps a message, or tells a client what the upstream wrote.
+
+mod connection;
+mod dial;
+mod metrics;
+mod order;
+mod pool;
+mod relay;
+mod reply_table;
+mod setback;
+mod stream;
+mod tls;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use torwart_core::{ClientIdentity, Host, Protocol, Reason, Reply, Route, Upstream};
+
+pub use self::metrics::{FailureKind, UpstreamMetrics};
+pub use self::relay::{Final, Relay};
+
+use self::connection::Connection;
+use self::dial::Dialer;
+use self::pool::{Gate, PoolKey, Slot};
+use self::setback::Setback;
+
+/// Time limits and bounds towards upstreams. All have defaults; none is a flag.
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    /// How long an unused connection is kept. Less than any server's own limit (postfix: 300 s).
+    pub idle: Duration,
+    /// Transactions on one connection, after which it is closed, so that a moved upstream is found again.
+    pub transactions: u32,
+    /// Idle connections kept for all upstreams together.
+    pub max_idle: usize,
+    /// For a name's addresses.
+    pub resolve: Duration,
+    /// For a TCP connection to one address.
+    pub connect: Duration,
+    /// From the TCP connection to the answer to EHLO, STARTTLS included. RFC 5321 section 4.5.3.2.1 has 5 min for the
+    /// banner alone; our client waits 60 s for all upstreams together.
+    pub greeting: Duration,
+    /// The wait for a free connection of an upstream that is used to its limit.
+    pub busy: Duration,
+    /// How long an address that took no connection is tried last.
+    pub ejection: Duration,
+    /// How long an address whose STARTTLS failed is spoken to in clear text (mode Opportunistic).
+    pub clear_text: Duration,
+    /// From DATA to its answer (RFC 5321 section 4.5.3.2.4).
+    pub data: Duration,
+    /// For one block of the message to be taken (RFC 5321 section 4.5.3.2.5).
+    pub block: Duration,
+    /// For the answer to RSET, after which an aborted transaction's connection is used again.
+    pub reset: Duration,
+}
+
+/// All upstreams of this process: connections, resolver and TLS configurations.
+#[derive(Debug)]
+pub struct Upstreams {
+    settings: UpstreamSettings,
+    metrics: Arc<UpstreamMetrics>,
+    dialer: Dialer,
+    registry: Mutex<Registry>,
+    rotation: order::Rotation,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    gates: HashMap<(Host, u16, u32), Arc<Gate>>,
+    /// A task closes idle connections in time; it lives while there are any.
+    sweeping: bool,
+}
+
+/// What MAIL says upstream.
+#[derive(Clone, Debug)]
+pub struct MailFacts {
+    /// Our own host name, for EHLO.
+    pub hello: Arc<str>,
+    /// The sender as the client wrote it; empty for `<>`.
+    pub sender: Box<str>,
+    /// Bytes, if the client declared them.
+    pub size: Option<u64>,
+    pub eight_bit: bool,
+    pub smtputf8: bool,
+}
+
+/// The upstream's word on one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayReply {
+    pub accepted: bool,
+    pub client_reply: Reply,
+    /// What the upstream said: one line, bounded, without control characters. For the log, never for the client.
+    pub upstream_reply: String,
+    pub reason: Reason,
+}
+
+/// The upstream, or all of them, would not or could not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamRefusal {
+    pub reply: Reply,
+    pub reason: Reason,
+    /// `host:port`
+    pub upstream: Option<String>,
+    /// As in [`RelayReply`]; what the upstream did instead of answering stands in parentheses.
+    pub upstream_reply: Option<String>,
+}
+
+/// Upstreams remembered before unused ones are forgotten. Policy decides how many there are, not mail.
+const GATES: usize = 1024;
+
+// === impl UpstreamSettings ===
+
+impl Default for UpstreamSettings {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(30),
+            transactions: 100,
+            max_idle: 1000,
+            resolve: Duration::from_secs(5),
+            connect: Duration::from_secs(10),
+            greeting: Duration::from_secs(20),
+            busy: Duration::from_secs(10),
+            ejection: Duration::from_secs(30),
+            clear_text: Duration::from_secs(600),
+            data: Duration::from_secs(120),
+            block: Duration::from_secs(180),
+            reset: Duration::from_secs(10),
+        }
+    }
+}
+
+// === impl Upstreams ===
+
+impl Upstreams {
+    pub fn new(settings: UpstreamSettings, metrics: Arc<UpstreamMetrics>) -> Arc<Self> {
+        Arc::new(Self {
+            dialer: Dialer::new(settings.clone(), metrics.clone()),
+            settings,
+            metrics,
+            registry: Mutex::default(),
+            rotation: order::Rotation::default(),
+        })
+    }
+
+    /// Opens or reuses a connection for `route`, tells it MAIL and these recipients, and returns their replies, one
+    /// for each in that order. Upstreams are tried in turn until one takes the sender; all of that ends at
+    /// `deadline`.
+    ///
+    /// Recipients that the upstream refuses one by one are no error: the relay stays open for others.
+    pub async fn begin(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        mail: &MailFacts,
+        recipients: &[&str],
+        deadline: Instant,
+    ) -> Result<(Relay, Vec<RelayReply>), UpstreamRefusal> {
+        if let Some(unsupported) = unsupported(route) {
+            tracing::error!(route = %route.digest, unsupported, "this route cannot be served, its mail is deferred");
+            return Err(refusal(None, Setback::misconfigured(unsupported)));
+        }
+        let key = PoolKey { tls: route.tls.clone(), hello: mail.hello.clone() };
+        let mut worst: Option<UpstreamRefusal> = None;
+        for upstream in self.rotation.order(&route.upstreams) {
+            let gate = self.gate(upstream);
+            match self.begin_at(&gate, &key, upstream, mail, recipients, deadline).await {
+                Ok(begun) => return Ok(begun),
+                Err(setback) => {
+                    let try_next = setback.try_next;
+                    let refusal = self.counted(&gate, setback);
+                    tracing::debug!(upstream = %gate.name, reply = %refusal.reply, why = ?refusal.upstream_reply,
+                        "upstream did not begin");
+                    // One that could be reached says more about what is wrong than one that could not.
+                    if worst.as_ref().is_none_or(|worst| worst.reason == Reason::UpstreamUnreachable)
+                        || !try_next
+                    {
+                        worst = Some(refusal);
+                    }
+                    if !try_next || Instant::now() >= deadline {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(worst.unwrap_or_else(|| refusal(None, Setback::misconfigured("the route has no upstream"))))
+    }
+
+    async fn begin_at(
+        self: &Arc<Self>,
+        gate: &Arc<Gate>,
+        key: &PoolKey,
+        upstream: &Upstream,
+        mail: &MailFacts,
+        recipients: &[&str],
+        deadline: Instant,
+    ) -> Result<(Relay, Vec<RelayReply>), Setback> {
+        let now = Instant::now();
+        let slot = gate.enter(deadline.min(now + self.settings.busy)).await.ok_or_else(Setback::busy)?;
+        let Some(connection) = gate.claim(key, now) else {
+            return self.begin_new(gate, slot, key, upstream, mail, recipients, deadline).await;
+        };
+        let mut relay = Relay::new(self.clone(), slot, connection);
+        match relay.begin(mail, recipients, deadline).await {
+            Err(setback) if relay.died_before_mail(&setback) => {
+                // Idle connections are closed by servers at any time; nobody needs to know.
+                self.metrics.failed(FailureKind::Closed);
+                let slot = relay.into_slot();
+                self.begin_new(gate, slot, key, upstream, mail, recipients, deadline).await
+            }
+            result => result.map(|replies| (relay, replies)),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the transaction's beginning, as it was asked for")]
+    async fn begin_new(
+        self: &Arc<Self>,
+        gate: &Gate,
+        slot: Slot,
+        key: &PoolKey,
+        upstream: &Upstream,
+        mail: &MailFacts,
+        recipients: &[&str],
+        deadline: Instant,
+    ) -> Result<(Relay, Vec<RelayReply>), Setback> {
+        // Boxed: resolver and handshake are large, and most transactions reuse a connection.
+        let connection = Box::pin(self.dialer.dial(gate, key, upstream, deadline)).await?;
+        let mut relay = Relay::new(self.clone(), slot, connection);
+        let replies = relay.begin(mail, recipients, deadline).await?;
+        Ok((relay, replies))
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gate(&self, upstream: &Upstream) -> Arc<Gate> {
+        let mut registry = self.registry();
+        let key = (upstream.host.clone(), upstream.port, upstream.max_connections);
+        if let Some(gate) = registry.gates.get(&key) {
+            return gate.clone();
+        }
+        if registry.gates.len() >= GATES {
+            registry.gates.retain(|_, gate| Arc::strong_count(gate) > 1 || !gate.is_unused());
+        }
+        let gate = Arc::new(Gate::new(upstream, self.metrics.clone()));
+        registry.gates.insert(key, gate.clone());
+        gate
+    }
+
+    fn counted(&self, gate: &Gate, setback: Setback) -> UpstreamRefusal {
+        if let Some(kind) = setback.failure {
+            self.metrics.failed(kind);
+        }
+        refusal(Some(&gate.name), setback)
+    }
+
+    /// Keeps a connection that is fit for another transaction.
+    fn park(self: &Arc<Self>, slot: Slot, mut connection: Box<Connection>) {
+        let idle = usize::try_from(self.metrics.idle().get()).unwrap_or(0);
+        if connection.transactions >= self.settings.transactions
+            || idle >= self.settings.max_idle
+            || !connection.is_quiet()
+        {
+            connection.farewell();
+            return;
+        }
+        connection.shrink();
+        let gate = slot.gate().clone();
+        gate.park(slot, connection, Instant::now() + self.settings.idle);
+        if !std::mem::replace(&mut self.registry().sweeping, true) {
+            tokio::spawn(sweep(Arc::downgrade(self)));
+        }
+    }
+
+    /// Closes what has been idle too long; `None` when nothing is idle any more and the task may end.
+    fn sweep(&self, now: Instant) -> Option<Instant> {
+        let mut registry = self.registry();
+        let next = registry.gates.values().filter_map(|gate| gate.sweep(now)).min();
+        registry.sweeping = next.is_some();
+        next
+    }
+}
+
+async fn sweep(upstreams: Weak<Upstreams>) {
+    while let Some(next) = upstreams.upgrade().and_then(|upstreams| upstreams.sweep(Instant::now())) {
+        tokio::time::sleep_until(next.into()).await;
+    }
+}
+
+fn unsupported(route: &Route) -> Option<&'static str> {
+    match (route.protocol, route.client_identity) {
+        (Protocol::Lmtp, _) => Some("protocol LMTP is not supported yet"),
+        (Protocol::Smtp, ClientIdentity::None) => None,
+        (Protocol::Smtp, ClientIdentity::Xclient | ClientIdentity::Xforward | ClientIdentity::ProxyV2) => {
+            Some("clientIdentity is not supported yet")
+        }
+    }
+}
+
+fn refusal(upstream: Option<&Arc<str>>, setback: Setback) -> UpstreamRefusal {
+    let Setback { reply, reason, upstream_reply, try_next: _, failure: _ } = setback;
+    UpstreamRefusal { reply, reason, upstream: upstream.map(|name| name.to_string()), upstream_reply }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! In which order a route's upstreams are tried.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use torwart_core::Upstream;
+
+/// Spreads transactions over the upstreams of one priority by their weights.
+#[derive(Debug, Default)]
+pub(super) struct Rotation(AtomicU64);
+
+// === impl Rotation ===
+
+impl Rotation {
+    /// The lowest priority first. Within a priority each upstream comes first as often as its weight says, and the
+    /// others follow in the route's order; those of weight 0 come first only where all have it.
+    pub(super) fn order<'a>(&self, upstreams: &'a [Upstream]) -> Vec<&'a Upstream> {
+        let mut order: Vec<&Upstream> = upstreams.iter().collect();
+        if order.len() > 1 {
+            let turn = scatter(self.0.fetch_add(1, Ordering::Relaxed));
+            order.sort_by_key(|upstream| upstream.priority);
+            for group in order.chunk_by_mut(|a, b| a.priority == b.priority) {
+                let first = pick(group, turn);
+                if let Some(head) = group.get_mut(..=first) {
+                    head.rotate_right(1);
+                }
+            }
+        }
+        order
+    }
+}
+
+fn pick(group: &[&Upstream], turn: u64) -> usize {
+    let weight = |upstream: &&Upstream| u64::from(upstream.weight);
+    let total: u64 = group.iter().map(weight).sum();
+    let mut left = turn.checked_rem(total).unwrap_or(0);
+    for (place, upstream) in group.iter().enumerate() {
+        match left.checked_sub(weight(upstream)) {
+            Some(rest) if total > 0 => left = rest,
+            _ => return place,
+        }
+    }
+    0
+}
+
+/// SplitMix64's output function: routes that take turns do not fall into step with each other.
+fn scatter(count: u64) -> u64 {
+    let mut z = count.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    use torwart_core::Host;
+
+    fn mk_upstream(port: u16, priority: u32, weight: u32) -> Upstream {
+        Upstream { host: Host::Name("mx.example".into()), port, priority, weight, max_connections: 20 }
+    }
+
+    fn ports(order: &[&Upstream]) -> Vec<u16> {
+        order.iter().map(|upstream| upstream.port).collect()
+    }
+
+    #[test]
+    fn the_lowest_priority_is_tried_first_and_everyone_once() {
+        let upstreams = [mk_upstream(3, 9, 1), mk_upstream(1, 0, 1), mk_upstream(2, 5, 100)];
+        let rotation = Rotation::default();
+        for _ in 0..20 {
+            assert_eq!(ports(&rotation.order(&upstreams)), [1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn weights_decide_how_often_each_comes_first() {
+        let upstreams = [mk_upstream(1, 0, 1), mk_upstream(2, 0, 3), mk_upstream(3, 0, 0)];
+        let rotation = Rotation::default();
+        let mut first = HashMap::new();
+        for _ in 0..4000 {
+            let order = ports(&rotation.order(&upstreams));
+            assert_eq!(order.len(), 3);
+            *first.entry(order[0]).or_insert(0) += 1;
+        }
+        let share = |port| first.get(&port).copied().unwrap_or(0);
+        assert!((800..1200).contains(&share(1)), "{first:?}");
+        assert!((2800..3200).contains(&share(2)), "{first:?}");
+        assert_eq!(share(3), 0);
+    }
+
+    #[test]
+    fn where_all_weigh_nothing_the_first_is_tried_first() {
+        let upstreams = [mk_upstream(1, 0, 0), mk_upstream(2, 0, 0)];
+        assert_eq!(ports(&Rotation::default().order(&upstreams)), [1, 2]);
+        assert!(Rotation::default().order(&[]).is_empty());
+    }
+}

@@ -1,0 +1,429 @@
+//! One transaction on one connection to one upstream.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use torwart_core::{Reason, Reply};
+use torwart_smtp::{MailParameters, Stage};
+
+use super::connection::{Answer, Connection, Written};
+use super::metrics::FailureKind;
+use super::pool::Slot;
+use super::reply_table::{Judgement, judge};
+use super::setback::{Fault, Setback};
+use super::{MailFacts, RelayReply, UpstreamRefusal, Upstreams};
+
+/// A transaction that an upstream has begun. Dropping it closes the connection without a dot: the upstream keeps
+/// nothing.
+///
+/// After the first error every later step gives the same error.
+#[derive(Debug)]
+pub struct Relay(Box<Transaction>);
+
+/// How the transaction ended, after everything had been said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Final {
+    /// The upstream has the message.
+    Accepted { upstream_reply: String },
+    /// The upstream does not have the message.
+    Refused(UpstreamRefusal),
+    /// The message was sent in full, and the answer was lost. The client hears 451; a duplicate is possible.
+    Unknown(UpstreamRefusal),
+}
+
+/// The connection stands before the slot: it is closed before the slot is given back.
+#[derive(Debug)]
+struct Transaction {
+    connection: Box<Connection>,
+    slot: Slot,
+    upstreams: Arc<Upstreams>,
+    mail_answered: bool,
+    in_data: bool,
+    /// No 5xx and no 421 was heard: the connection may serve another transaction.
+    fit: bool,
+    broken: Option<UpstreamRefusal>,
+}
+
+/// Recipients' replies, and whether another upstream might give better ones.
+struct Recipients {
+    replies: Vec<RelayReply>,
+    /// Every recipient was refused in a way that says that this upstream is the wrong one.
+    misdirected: Option<Setback>,
+}
+
+/// Octets gathered before they are written: a small message goes out in one write with its dot.
+const BLOCK: usize = 64 * 1024;
+
+static RECIPIENT_ACCEPTED: LazyLock<Reply> = LazyLock::new(|| Reply::new(250, (2, 1, 5), "Recipient ok"));
+
+// === impl Relay ===
+
+impl Relay {
+    pub(super) fn new(upstreams: Arc<Upstreams>, slot: Slot, connection: Box<Connection>) -> Self {
+        Self(Box::new(Transaction {
+            connection,
+            slot,
+            upstreams,
+            mail_answered: false,
+            in_data: false,
+            fit: true,
+            broken: None,
+        }))
+    }
+
+    pub(super) async fn begin(
+        &mut self,
+        mail: &MailFacts,
+        recipients: &[&str],
+        deadline: Instant,
+    ) -> Result<Vec<RelayReply>, Setback> {
+        let it = &mut *self.0;
+        it.connection.transactions += 1;
+        it.say_mail(mail)?;
+        let pipelining = it.connection.client().can_pipeline();
+        if pipelining {
+            it.say_recipients(recipients);
+        }
+        it.connection.flush(deadline).await.map_err(|fault| fault.in_transaction())?;
+        it.hear(Stage::Mail, deadline).await?;
+        let Recipients { replies, misdirected } =
+            it.hear_recipients(recipients, pipelining, deadline).await?;
+        match misdirected {
+            Some(setback) => Err(setback),
+            None => Ok(replies),
+        }
+    }
+
+    /// Whether the connection turned out to be closed already when its transaction began.
+    pub(super) fn died_before_mail(&self, setback: &Setback) -> bool {
+        !self.0.mail_answered && matches!(setback.failure, Some(FailureKind::Closed | FailureKind::Refused))
+    }
+
+    pub(super) fn into_slot(self) -> Slot {
+        self.0.slot
+    }
+
+    /// `host:port`
+    pub fn upstream(&self) -> &str {
+        &self.0.slot.gate().name
+    }
+
+    /// Names more recipients. One reply for each, in that order.
+    pub async fn recipients(
+        &mut self,
+        recipients: &[&str],
+        deadline: Instant,
+    ) -> Result<Vec<RelayReply>, UpstreamRefusal> {
+        let it = &mut *self.0;
+        it.check()?;
+        let result = it.more_recipients(recipients, deadline).await;
+        it.noting(result)
+    }
+
+    /// Says DATA and waits for 354, but no longer than RFC 5321 section 4.5.3.2.4 says (2 min).
+    pub async fn data(&mut self, deadline: Instant) -> Result<(), UpstreamRefusal> {
+        let it = &mut *self.0;
+        it.check()?;
+        let result = it.start_data(deadline).await;
+        it.noting(result)
+    }
+
+    /// Passes decoded message bytes on, dot-stuffed anew. Returns when they are in a buffer of bounded size; a slow
+    /// upstream makes the caller wait. An upstream that answers before the end gets no more.
+    pub async fn body(&mut self, decoded: &[u8]) -> Result<(), UpstreamRefusal> {
+        let it = &mut *self.0;
+        it.check()?;
+        let result = it.pass_on(decoded).await;
+        it.noting(result)
+    }
+
+    /// Ends the message and waits for the answer.
+    pub async fn finish(mut self, deadline: Instant) -> Final {
+        let it = &mut *self.0;
+        if let Err(refusal) = it.check() {
+            return Final::Refused(refusal);
+        }
+        let ended = it.end(deadline).await;
+        let ended = match ended {
+            Ok(Ok(upstream_reply)) => Final::Accepted { upstream_reply },
+            Ok(Err(setback)) => Final::Refused(it.refused(setback)),
+            Err(setback) => Final::Unknown(it.refused(setback)),
+        };
+        self.0.release();
+        ended
+    }
+
+    /// Gives the transaction up before the dot. The upstream gets none. If no DATA was said, the connection is reset
+    /// in the background and kept.
+    pub fn abandon(self) {
+        let it = *self.0;
+        if it.in_data || it.broken.is_some() || !it.fit {
+            it.close();
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(it.reset());
+        }
+    }
+}
+
+// === impl Transaction ===
+
+impl Transaction {
+    fn check(&self) -> Result<(), UpstreamRefusal> {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    /// Remembers an error, so that every later step gives it again.
+    fn noting<T>(&mut self, result: Result<T, Setback>) -> Result<T, UpstreamRefusal> {
+        result.map_err(|setback| {
+            let refusal = self.refused(setback);
+            self.broken = Some(refusal.clone());
+            refusal
+        })
+    }
+
+    fn refused(&self, setback: Setback) -> UpstreamRefusal {
+        self.upstreams.counted(self.slot.gate(), setback)
+    }
+
+    fn say_mail(&mut self, mail: &MailFacts) -> Result<(), Setback> {
+        if !can_name(&mail.sender) {
+            return Err(unspeakable().into());
+        }
+        let parameters = MailParameters { sender: &mail.sender, size: mail.size, eight_bit: mail.eight_bit };
+        self.connection.client().mail(&parameters);
+        Ok(())
+    }
+
+    fn say_recipients(&mut self, recipients: &[&str]) {
+        for recipient in recipients.iter().filter(|recipient| can_name(recipient)) {
+            self.connection.client().rcpt(recipient);
+        }
+    }
+
+    async fn hear_recipients(
+        &mut self,
+        recipients: &[&str],
+        pipelining: bool,
+        deadline: Instant,
+    ) -> Result<Recipients, Setback> {
+        let mut replies = Vec::with_capacity(recipients.len());
+        let mut misdirected = None;
+        let mut others = 0usize;
+        for recipient in recipients {
+            if !can_name(recipient) {
+                replies.push(unspeakable());
+                others += 1;
+                continue;
+            }
+            if !pipelining {
+                self.connection.client().rcpt(recipient);
+                self.connection.flush(deadline).await.map_err(|fault| fault.in_transaction())?;
+            }
+            let answer = self.answer(Stage::Rcpt, deadline).await?;
+            match judge(Stage::Rcpt, answer.code, answer.enhanced) {
+                Judgement::Go => {
+                    others += 1;
+                    replies.push(accepted(answer));
+                }
+                Judgement::Refused(refused) => {
+                    let ends = answer.code == CLOSING || refused.failure == Some(FailureKind::Protocol);
+                    let setback = Setback::refused(refused, answer);
+                    if ends {
+                        return Err(setback);
+                    }
+                    replies.push(RelayReply::from(setback.clone()));
+                    if setback.try_next {
+                        misdirected.get_or_insert(setback);
+                    } else {
+                        others += 1;
+                    }
+                }
+            }
+        }
+        if others > 0
+            && let Some(setback) = misdirected.take()
+        {
+            self.refused(setback);
+        }
+        Ok(Recipients { replies, misdirected })
+    }
+
+    async fn more_recipients(
+        &mut self,
+        recipients: &[&str],
+        deadline: Instant,
+    ) -> Result<Vec<RelayReply>, Setback> {
+        let pipelining = self.connection.client().can_pipeline();
+        if pipelining {
+            self.say_recipients(recipients);
+            self.connection.flush(deadline).await.map_err(|fault| fault.in_transaction())?;
+        }
+        let Recipients { replies, misdirected } =
+            self.hear_recipients(recipients, pipelining, deadline).await?;
+        // Others may have been accepted here before: this upstream it is.
+        if let Some(setback) = misdirected {
+            self.refused(setback);
+        }
+        Ok(replies)
+    }
+
+    async fn start_data(&mut self, deadline: Instant) -> Result<(), Setback> {
+        let until = deadline.min(Instant::now() + self.upstreams.settings.data);
+        self.connection.client().data();
+        self.connection.flush(until).await.map_err(|fault| fault.in_transaction())?;
+        self.hear(Stage::Data, until).await?;
+        self.in_data = true;
+        Ok(())
+    }
+
+    async fn pass_on(&mut self, decoded: &[u8]) -> Result<(), Setback> {
+        for piece in decoded.chunks(BLOCK) {
+            self.connection.client().body(piece);
+            if self.connection.unwritten() < BLOCK {
+                continue;
+            }
+            let until = Instant::now() + self.upstreams.settings.block;
+            match self.connection.flush_unless_answered(until).await {
+                Ok(Written::All) => {}
+                Ok(Written::Interrupted) => return Err(self.early_answer(until).await),
+                Err(fault) => return Err(fault.in_transaction()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the upstream said while the message was under way. It did not get the whole of it.
+    async fn early_answer(&mut self, until: Instant) -> Setback {
+        match self.hear(Stage::Dot, until).await {
+            Ok(answer) => {
+                Fault::Protocol(format!("before the end of the message: {}", answer.text)).in_transaction()
+            }
+            Err(setback) => setback,
+        }
+    }
+
+    /// The outer error: the message is out, its fate unknown. The inner one: the upstream does not have it.
+    async fn end(&mut self, deadline: Instant) -> Result<Result<String, Setback>, Setback> {
+        self.connection.client().end_of_data();
+        match self.connection.flush_unless_answered(deadline).await {
+            Ok(Written::All) => {}
+            Ok(Written::Interrupted) => return Ok(Err(self.early_answer(deadline).await)),
+            Err(fault) if self.connection.unwritten() > 0 => return Ok(Err(fault.in_transaction())),
+            Err(fault) => return Err(fault.after_the_dot()),
+        }
+        let answer = match self.connection.answer(Stage::Dot, deadline).await {
+            Ok(answer) => answer,
+            Err(fault) => return Err(fault.after_the_dot()),
+        };
+        self.in_data = false;
+        Ok(self.weigh(answer).map(|answer| answer.text))
+    }
+
+    async fn hear(&mut self, stage: Stage, until: Instant) -> Result<Answer, Setback> {
+        let answer = self.answer(stage, until).await?;
+        self.weigh(answer)
+    }
+
+    async fn answer(&mut self, stage: Stage, until: Instant) -> Result<Answer, Setback> {
+        let answer = self.connection.answer(stage, until).await.map_err(|fault| fault.in_transaction())?;
+        self.mail_answered |= answer.code != CLOSING;
+        self.fit &= answer.code < 500 && answer.code != CLOSING;
+        Ok(answer)
+    }
+
+    fn weigh(&mut self, answer: Answer) -> Result<Answer, Setback> {
+        self.fit &= answer.code < 500 && answer.code != CLOSING;
+        match judge(answer.stage, answer.code, answer.enhanced) {
+            Judgement::Go => Ok(answer),
+            Judgement::Refused(refused) => Err(Setback::refused(refused, answer)),
+        }
+    }
+
+    /// After the final answer: back to the pool, or closed.
+    fn release(self: Box<Self>) {
+        let it = *self;
+        if it.fit && !it.in_data && it.broken.is_none() {
+            it.upstreams.park(it.slot, it.connection);
+        } else {
+            it.close();
+        }
+    }
+
+    fn close(self) {
+        if !self.in_data {
+            self.connection.farewell();
+        }
+    }
+
+    async fn reset(mut self) {
+        let until = Instant::now() + self.upstreams.settings.reset;
+        if !self.connection.is_in_step() {
+            return;
+        }
+        self.connection.client().rset();
+        if self.connection.flush(until).await.is_ok()
+            && self.hear(Stage::Rset, until).await.is_ok()
+            && self.fit
+        {
+            self.upstreams.park(self.slot, self.connection);
+        }
+    }
+}
+
+/// "Service closing transmission channel" (RFC 5321 section 3.8), possible at any time.
+const CLOSING: u16 = 421;
+
+/// A non-ASCII path needs SMTPUTF8 at MAIL (RFC 6531 section 3.4), which is not said yet.
+fn can_name(path: &str) -> bool {
+    path.is_ascii()
+}
+
+fn accepted(answer: Answer) -> RelayReply {
+    RelayReply {
+        accepted: true,
+        client_reply: RECIPIENT_ACCEPTED.clone(),
+        upstream_reply: answer.text,
+        reason: Reason::Accepted,
+    }
+}
+
+/// RFC 6531 section 3.5 and RFC 3463 X.6.7: the address needs SMTPUTF8, and the upstream has none.
+fn unspeakable() -> RelayReply {
+    RelayReply {
+        accepted: false,
+        client_reply: Reply::new(
+            550,
+            (5, 6, 7),
+            "Internationalized addresses are not taken by the mail server",
+        ),
+        upstream_reply: "(not asked: the address needs SMTPUTF8)".to_owned(),
+        reason: Reason::UpstreamRejected,
+    }
+}
+
+impl From<Setback> for RelayReply {
+    fn from(setback: Setback) -> Self {
+        let Setback { reply, reason, upstream_reply, try_next: _, failure: _ } = setback;
+        Self {
+            accepted: false,
+            client_reply: reply,
+            upstream_reply: upstream_reply.unwrap_or_default(),
+            reason,
+        }
+    }
+}
+
+impl From<RelayReply> for Setback {
+    fn from(reply: RelayReply) -> Self {
+        let RelayReply { accepted: _, client_reply, upstream_reply, reason } = reply;
+        Self {
+            reply: client_reply,
+            reason,
+            upstream_reply: Some(upstream_reply),
+            try_next: false,
+            failure: None,
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! Manifests to a policy.
+//!
+//! ```text
+//!   Inputs -> pick the MailGateway -> read each MailDomain -> tenancy -> claims -> removal -> Snapshot -> Policy
+//!                 |                       |                     |          |
+//!                 +-----------------------+---------------------+----------+--> one Outcome per object
+//! ```
+//!
+//! Nothing here depends on the order of the inputs. An object whose present form is not accepted keeps its last
+//! accepted one; only deletion, or the loss of a permission, removes it.
+
+mod claims;
+pub(crate) mod defaults;
+mod domain;
+mod gateway;
+mod lists;
+mod merge;
+mod not_yet;
+mod removal;
+mod route;
+mod scores;
+mod tenancy;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use torwart_api::{Kind, MailDomain, MailGateway, Manifest, ObjectRef};
+
+use crate::domains::{DomainPattern, DomainTable};
+use crate::inputs::Inputs;
+use crate::model::{Domain, Policy, RangeAction};
+use crate::snapshot::{Snapshot, essential};
+use claims::{Candidate, Claims};
+use domain::{CompiledDomain, DomainContext};
+use gateway::CompiledGateway;
+
+pub use removal::{CONFIRM_REMOVAL, MassRemoval};
+
+/// What became of the inputs.
+#[derive(Debug, Default)]
+pub struct Compilation {
+    /// `None` if there is no usable MailGateway and never was: every recipient must be deferred.
+    pub policy: Option<Policy>,
+    /// What the policy was made of; the next compilation's `last`.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// One for each object in the inputs that concerns this gateway.
+    pub outcomes: BTreeMap<ObjectRef, Outcome>,
+    /// The inputs would remove most mail domains; until that is confirmed, the last policy stays as it was.
+    pub mass_removal: Option<MassRemoval>,
+    /// What is wrong with the whole rather than with one object, such as a missing MailGateway.
+    pub problems: Vec<String>,
+}
+
+/// What became of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub state: State,
+    /// Why its present form is not accepted; empty if it is.
+    pub errors: Vec<FieldError>,
+    /// What is accepted, but not as its author may think.
+    pub warnings: Vec<FieldError>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The present form holds.
+    Accepted,
+    /// The present form is not accepted; the last accepted one holds.
+    Kept,
+    /// Nothing of it holds.
+    Rejected,
+}
+
+/// A mistake or a warning at a field.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FieldError {
+    /// As in `spec.route.upstreams[0].port`.
+    pub path: String,
+    /// With the path in front of it, a sentence.
+    pub message: String,
+}
+
+/// Collects the mistakes of one object.
+#[derive(Debug, Default)]
+pub(crate) struct Errors(Vec<FieldError>);
+
+/// Compiles a policy. It never fails as a whole: what can't be used is in the outcomes and problems.
+pub fn compile(inputs: &Inputs) -> Compilation {
+    let mut compilation = Compilation::default();
+    let mut objects = Objects::sort(inputs, &mut compilation);
+    let gateway = match choose_gateway(inputs, &mut objects, &mut compilation) {
+        Ok(gateway) => gateway,
+        Err(unusable) => {
+            let claims = read_domains(inputs, objects, &unusable, &mut compilation);
+            settle(claims, &mut compilation);
+            compilation.outcomes.values_mut().for_each(|outcome| outcome.state = State::Rejected);
+            return compilation;
+        }
+    };
+    let claims = read_domains(inputs, objects, &gateway, &mut compilation);
+    let accepted = settle(claims, &mut compilation);
+    if let Some(held) = removal::hold(inputs, &gateway.manifest, &accepted) {
+        hold_last(inputs, held, compilation)
+    } else {
+        build(inputs, gateway, accepted, compilation)
+    }
+}
+
+/// An accepted MailDomain in the form that holds.
+struct Accepted {
+    manifest: Arc<MailDomain>,
+    compiled: CompiledDomain,
+}
+
+/// The objects of the inputs, each once.
+struct Objects<'i> {
+    gateways: BTreeMap<&'i ObjectRef, Option<&'i MailGateway>>,
+    domains: BTreeMap<&'i ObjectRef, Option<&'i MailDomain>>,
+}
+
+// === impl Objects ===
+
+impl<'i> Objects<'i> {
+    /// Of two objects with one name neither is taken: which one is meant, nobody can say.
+    fn sort(inputs: &'i Inputs, compilation: &mut Compilation) -> Self {
+        let mut objects = Self { gateways: BTreeMap::new(), domains: BTreeMap::new() };
+        for object in &inputs.objects {
+            let name = &object.object;
+            let twice = match (&object.manifest, name.kind) {
+                (Some(Manifest::MailGateway(gateway)), _) => {
+                    objects.gateways.insert(name, Some(gateway)).is_some()
+                }
+                (Some(Manifest::MailDomain(domain)), _) => {
+                    objects.domains.insert(name, Some(domain)).is_some()
+                }
+                (None, Kind::MailGateway) => objects.gateways.insert(name, None).is_some(),
+                (None, Kind::MailDomain) => objects.domains.insert(name, None).is_some(),
+            };
+            let outcome = compilation.outcomes.entry(name.clone()).or_insert_with(Outcome::accepted);
+            if twice && outcome.errors.is_empty() {
+                outcome.errors.push(FieldError {
+                    path: "metadata.name".to_owned(),
+                    message: format!("there are two objects called {name}; rename or remove one"),
+                });
+            }
+        }
+        for (name, _) in compilation.outcomes.iter().filter(|(_, outcome)| !outcome.errors.is_empty()) {
+            if let Some(gateway) = objects.gateways.get_mut(name) {
+                *gateway = None;
+            }
+            if let Some(domain) = objects.domains.get_mut(name) {
+                *domain = None;
+            }
+        }
+        objects
+    }
+}
+
+// === the MailGateway ===
+
+/// The gateway in the form that holds; or, if none does, what the MailDomains can still be checked against.
+fn choose_gateway(
+    inputs: &Inputs,
+    objects: &mut Objects<'_>,
+    compilation: &mut Compilation,
+) -> Result<CompiledGateway, Box<CompiledGateway>> {
+    let last = inputs.last.as_ref().map(|last| &last.gateway);
+    let wanted = |name: &str| inputs.gateway.as_deref().is_none_or(|ours| ours == name);
+    if inputs.gateway.is_some() {
+        objects.gateways.retain(|name, _| wanted(&name.name));
+        compilation.outcomes.retain(|name, _| name.kind != Kind::MailGateway || wanted(&name.name));
+    }
+    // The present holder, else the first by name.
+    let chosen = objects
+        .gateways
+        .keys()
+        .copied()
+        .min_by_key(|name| (last.is_none_or(|last| last.metadata.name != name.name), *name));
+    for other in objects.gateways.keys().copied().filter(|name| Some(*name) != chosen) {
+        let message = match chosen {
+            Some(chosen) => format!("there can be only one MailGateway, and {chosen} is there already"),
+            None => continue,
+        };
+        compilation.reject(other, vec![FieldError { path: "metadata.name".to_owned(), message }]);
+    }
+    let last = last.filter(|last| wanted(&last.metadata.name));
+    let Some(name) = chosen else {
+        let Some(last) = last else {
+            compilation.problems.push(no_gateway(inputs));
+            return Err(Box::new(gateway::stand_in()));
+        };
+        compilation.problems.push(format!(
+            "{}; the last one, {}, stays",
+            no_gateway(inputs),
+            last.object_ref()
+        ));
+        return gateway::compile(last.clone()).ok_or_else(|| Box::new(gateway::stand_in()));
+    };
+    let mut errors = Vec::new();
+    let mut unusable = None;
+    if let Some(present) = objects.gateways.get(name).copied().flatten() {
+        let manifest = present.clone();
+        let (compiled, found) = gateway::read(Arc::new(manifest));
+        if found.is_empty() {
+            compilation.accept(name, not_yet::gateway(&crate::snapshot::to_value(&present.spec)));
+            return Ok(compiled);
+        }
+        errors = found;
+        unusable = Some(compiled);
+    }
+    let kept =
+        last.filter(|last| last.metadata.name == name.name).and_then(|last| gateway::compile(last.clone()));
+    compilation.keep_or_reject(name, errors, kept.is_some());
+    kept.ok_or_else(|| Box::new(unusable.unwrap_or_else(gateway::stand_in)))
+}
+
+fn no_gateway(inputs: &Inputs) -> String {
+    match &inputs.gateway {
+        Some(name) => format!("there is no MailGateway called {name}"),
+        None => format!(
+            "there is no MailGateway; add one: {{apiVersion: {}, kind: MailGateway, metadata: {{name: default}}, \
+             spec: {{hostname: mx.example.net}}}}",
+            torwart_api::API_VERSION
+        ),
+    }
+}
+
+// === the MailDomains ===
+
+fn read_domains(
+    inputs: &Inputs,
+    objects: Objects<'_>,
+    gateway: &CompiledGateway,
+    compilation: &mut Compilation,
+) -> Claims<Accepted> {
+    let context = DomainContext { inputs, gateway };
+    let last = inputs.last.as_deref();
+    let mut claims = Claims::new(matches!(inputs.tenancy, crate::inputs::Tenancy::Administrator));
+    for (name, present) in objects.domains {
+        let mut forms = Vec::new();
+        let mut permitted = true;
+        if let Some(present) = present {
+            match context.compile(name, present) {
+                Ok(compiled) => {
+                    let warnings = not_yet::domain(&crate::snapshot::to_value(&present.spec));
+                    compilation.accept(name, warnings);
+                    let manifest =
+                        MailDomain { metadata: essential(&present.metadata), spec: present.spec.clone() };
+                    forms.push(Accepted { manifest: Arc::new(manifest), compiled });
+                }
+                Err(refused) => {
+                    permitted = refused.permitted;
+                    compilation.reject(name, refused.errors);
+                }
+            }
+        } else if let Some(outcome) = compilation.outcomes.get_mut(name) {
+            outcome.state = State::Rejected;
+        }
+        let held = last.and_then(|last| last.domains.get(name));
+        if let Some(held) = held.filter(|_| permitted)
+            && let Ok(compiled) = context.compile(name, held)
+        {
+            forms.push(Accepted { manifest: held.clone(), compiled });
+        }
+        let held_domains = held.map(|held| domain::patterns(&held.spec.domains)).unwrap_or_default();
+        let created = present.and_then(|present| present.metadata.creation_timestamp);
+        claims.add(Candidate { object: name.clone(), created, held: held_domains, forms });
+    }
+    claims
+}
+
+/// Lets the claims decide and notes who lost what.
+fn settle(claims: Claims<Accepted>, compilation: &mut Compilation) -> BTreeMap<ObjectRef, Accepted> {
+    let mut accepted = BTreeMap::new();
+    for settled in claims.settle(|form| &form.compiled.patterns) {
+        let kept = settled.form.is_some();
+        if !settled.conflicts.is_empty() {
+            compilation.keep_or_reject(&settled.object, settled.conflicts, kept);
+        } else if kept
+            && let Some(outcome) = compilation.outcomes.get_mut(&settled.object)
+            && outcome.state == State::Rejected
+        {
+            outcome.state = State::Kept;
+        }
+        if let Some(form) = settled.form {
+            accepted.insert(settled.object, form);
+        }
+    }
+    accepted
+}
+
+// === the whole ===
+
+/// The last policy once more, with the outcomes of the present inputs.
+fn hold_last(inputs: &Inputs, held: MassRemoval, mut compilation: Compilation) -> Compilation {
+    let Some(last) = &inputs.last else {
+        return compilation;
+    };
+    let objects = std::iter::once(Manifest::MailGateway((*last.gateway).clone()))
+        .chain(last.domains.values().map(|domain| Manifest::MailDomain((**domain).clone())))
+        .map(Into::into)
+        .collect();
+    let again = compile(&Inputs { objects, ..inputs.clone() });
+    for outcome in compilation.outcomes.values_mut().filter(|outcome| outcome.state == State::Accepted) {
+        outcome.state = State::Kept;
+    }
+    compilation.problems.push(held.to_string());
+    compilation.mass_removal = Some(held);
+    Compilation { policy: again.policy, snapshot: again.snapshot, ..compilation }
+}
+
+fn build(
+    inputs: &Inputs,
+    gateway: CompiledGateway,
+    accepted: BTreeMap<ObjectRef, Accepted>,
+    compilation: Compilation,
+) -> Compilation {
+    let mut manifests = BTreeMap::new();
+    let mut known: BTreeMap<DomainPattern, Arc<Domain>> = BTreeMap::new();
+    let mut routes = std::collections::HashMap::new();
+    let mut resolutions = BTreeMap::new();
+    for (object, Accepted { manifest, compiled }) in accepted {
+        let CompiledDomain { patterns, domain, route, resolved } = compiled;
+        routes.entry(route.digest).or_insert_with(|| Arc::new(route));
+        let domain = Arc::new(domain);
+        known.extend(patterns.into_iter().map(|(pattern, _)| (pattern, domain.clone())));
+        if !resolved.is_null() {
+            resolutions.insert(object.to_string(), resolved);
+        }
+        manifests.insert(object, manifest);
+    }
+    let grace = i64::try_from(gateway.gateway.removal_grace.as_secs()).unwrap_or(i64::MAX);
+    let removed = removal::removed(inputs, &known, inputs.now.saturating_add(grace));
+    let manifest =
+        MailGateway { metadata: essential(&gateway.manifest.metadata), spec: gateway.manifest.spec.clone() };
+    let shown = removed.iter().map(|(pattern, until)| (pattern.to_string(), *until)).collect();
+    let resolutions: Value = json!(resolutions);
+    let snapshot = Snapshot::new(Arc::new(manifest), manifests, shown, resolutions);
+    let policy = Policy {
+        revision: snapshot.revision.clone(),
+        asks_connections: asks_connections(&gateway),
+        gateway: gateway.gateway,
+        domains: DomainTable::new(known, removed),
+        routes,
+    };
+    Compilation { policy: Some(policy), snapshot: Some(Arc::new(snapshot)), ..compilation }
+}
+
+/// Whether some client would get another answer at the banner than the rest.
+fn asks_connections(gateway: &CompiledGateway) -> bool {
+    gateway.gateway.ranges.iter().any(|range| {
+        matches!(range.action, RangeAction::Reject | RangeAction::Defer)
+            || range.tls.is_some_and(|tls| tls != torwart_core::ListenerTls::Offer)
+    })
+}
+
+// === impl Compilation ===
+
+impl Compilation {
+    fn accept(&mut self, object: &ObjectRef, warnings: Vec<FieldError>) {
+        self.outcomes.insert(object.clone(), Outcome { warnings, ..Outcome::accepted() });
+    }
+
+    fn reject(&mut self, object: &ObjectRef, errors: Vec<FieldError>) {
+        self.keep_or_reject(object, errors, false);
+    }
+
+    fn keep_or_reject(&mut self, object: &ObjectRef, errors: Vec<FieldError>, kept: bool) {
+        let outcome = self.outcomes.entry(object.clone()).or_insert_with(Outcome::accepted);
+        outcome.state = if kept { State::Kept } else { State::Rejected };
+        outcome.errors.extend(errors);
+    }
+
+    /// Whether every object holds in its present form.
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty() && self.outcomes.values().all(|outcome| outcome.state == State::Accepted)
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    fn accepted() -> Self {
+        Self { state: State::Accepted, errors: Vec::new(), warnings: Vec::new() }
+    }
+}
+
+// === impl Errors ===
+
+impl Errors {
+    pub(crate) fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(FieldError { path: path.into(), message: message.into() });
+    }
+
+    /// Notes a list that is longer than `most`.
+    pub(crate) fn check_length<T>(&mut self, path: &str, list: &[T], most: usize) {
+        if list.len() > most {
+            self.add(path, format!("has {} entries; there can be {most}", list.len()));
+        }
+    }
+
+    /// Notes a text that is longer than `most` characters.
+    pub(crate) fn check_text(&mut self, path: &str, text: &str, most: usize) {
+        let length = text.chars().count();
+        if length > most {
+            self.add(path, format!("has {length} characters; there can be {most}"));
+        }
+    }
+
+    pub(crate) fn into_inner(self) -> Vec<FieldError> {
+        self.0
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,118 @@
+//! What is part of the manifests, but does nothing yet. Whoever writes it is told so.
+
+use serde_json::Value;
+
+use super::FieldError;
+
+/// A field that does nothing yet.
+struct NotYet {
+    /// Below `spec`; `[]` stands for every element of a list.
+    path: &'static str,
+    /// Values (as JSON) that ask for what happens anyway, so that nothing is missing.
+    unless: &'static [&'static str],
+    message: &'static str,
+}
+
+const NOTHING: &str = "accepted, does nothing yet";
+const OFF: &[&str] = &[r#"{"enabled":false}"#, "{}"];
+const UNLIMITED: &[&str] = &[r#""""#];
+
+/// The one table. A row goes when its part comes.
+const GATEWAY: [NotYet; 3] = [
+    NotYet { path: "dnsLists", unless: &[], message: NOTHING },
+    NotYet { path: "uriLists", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks", unless: &["{}"], message: NOTHING },
+];
+
+const DOMAIN: [NotYet; 7] = [
+    NotYet { path: "ipRanges[].checks", unless: &["{}"], message: NOTHING },
+    NotYet {
+        path: "route.protocol",
+        unless: &[r#""SMTP""#],
+        message: "accepted, does nothing yet: this mail is answered with 451",
+    },
+    NotYet { path: "route.clientIdentity", unless: &[r#""None""#], message: NOTHING },
+    NotYet { path: "route.softBounce", unless: &[r#""Never""#], message: NOTHING },
+    NotYet { path: "route.tls.caRef", unless: &[r#"{"name":""}"#], message: NOTHING },
+    NotYet { path: "route.upstreams[].weight", unless: &["1"], message: NOTHING },
+    NotYet {
+        path: "ipRanges[].tls",
+        unless: &[],
+        message: "does nothing in a MailDomain: the banner comes before it is known",
+    },
+];
+
+/// Below a MailDomain's `spec` and below `spec.defaults` of a MailGateway.
+const INHERITED: [NotYet; 14] = [
+    NotYet { path: "checks.dnsLists", unless: OFF, message: NOTHING },
+    NotYet { path: "checks.uriLists", unless: OFF, message: NOTHING },
+    NotYet { path: "checks.spf", unless: OFF, message: NOTHING },
+    NotYet { path: "checks.reverseDNS", unless: OFF, message: NOTHING },
+    NotYet { path: "checks.helo", unless: OFF, message: NOTHING },
+    NotYet { path: "checks.senderDomain", unless: OFF, message: NOTHING },
+    NotYet { path: "checks.dkim", unless: OFF, message: NOTHING },
+    NotYet { path: "checks.dmarc", unless: OFF, message: NOTHING },
+    NotYet { path: "checks.arc", unless: OFF, message: NOTHING },
+    NotYet { path: "checks.earlyTalker", unless: OFF, message: NOTHING },
+    NotYet { path: "limits.ratePerNetwork", unless: UNLIMITED, message: NOTHING },
+    NotYet { path: "limits.ratePerIdentity", unless: UNLIMITED, message: NOTHING },
+    NotYet { path: "limits.unknownRecipients", unless: UNLIMITED, message: NOTHING },
+    NotYet {
+        path: "greylisting.identity",
+        unless: &[r#""Network""#],
+        message: "accepted, but Pool acts as Network yet",
+    },
+];
+
+/// Warnings about what a MailGateway's `spec` asks for.
+pub(crate) fn gateway(spec: &Value) -> Vec<FieldError> {
+    let mut warnings = Vec::new();
+    GATEWAY.iter().for_each(|row| row.look(spec, "spec", &mut warnings));
+    if let Some(defaults) = spec.get("defaults") {
+        INHERITED.iter().for_each(|row| row.look(defaults, "spec.defaults", &mut warnings));
+    }
+    warnings
+}
+
+/// Warnings about what a MailDomain's `spec` asks for.
+pub(crate) fn domain(spec: &Value) -> Vec<FieldError> {
+    let mut warnings = Vec::new();
+    DOMAIN.iter().chain(&INHERITED).for_each(|row| row.look(spec, "spec", &mut warnings));
+    warnings
+}
+
+// === impl NotYet ===
+
+impl NotYet {
+    fn look(&self, below: &Value, path: &str, warnings: &mut Vec<FieldError>) {
+        self.walk(below, self.path, &mut path.to_owned(), warnings);
+    }
+
+    fn walk(&self, value: &Value, rest: &str, path: &mut String, warnings: &mut Vec<FieldError>) {
+        if rest.is_empty() {
+            if !self.unless.contains(&value.to_string().as_str()) {
+                warnings.push(FieldError { path: path.clone(), message: self.message.to_owned() });
+            }
+            return;
+        }
+        let (step, rest) = rest.split_once('.').unwrap_or((rest, ""));
+        let Some(next) = value.get(step.trim_end_matches("[]")) else {
+            return;
+        };
+        let length = path.len();
+        path.push('.');
+        path.push_str(step.trim_end_matches("[]"));
+        match next {
+            Value::Array(items) if step.ends_with("[]") => {
+                for (index, item) in items.iter().enumerate() {
+                    let length = path.len();
+                    path.push_str(&format!("[{index}]"));
+                    self.walk(item, rest, path, warnings);
+                    path.truncate(length);
+                }
+            }
+            _ => self.walk(next, rest, path, warnings),
+        }
+        path.truncate(length);
+    }
+}

@@ -1,0 +1,86 @@
+//! The binary: arguments, wiring, admin port, telemetry, shutdown.
+//!
+//! ```text
+//!   cli -> config -> gateway: policy watch, store, verdict engine, edge, admin port
+//!                       ^  ^
+//!                     run  demo
+//! ```
+
+mod admin;
+mod check;
+mod cli;
+mod config;
+mod demo;
+mod gateway;
+mod output;
+mod policy_files;
+mod policy_load;
+mod policy_watch;
+mod run;
+mod store;
+mod telemetry;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use crate::cli::Command;
+use crate::config::Mistake;
+
+/// Many small, short-lived buffers on many threads are what it is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The command line is wrong.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let parsed = match cli::parse(std::env::args_os().collect()) {
+        Ok(parsed) => parsed,
+        Err(help) => {
+            let shown = help.print().is_ok();
+            return if shown { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+    };
+    let unknown = parsed.mistakes;
+    match parsed.cli.map(|cli| cli.command) {
+        None => refuse("help", unknown, Vec::new()),
+        Some(Command::Run(arguments)) => match config::read_run(&arguments) {
+            Ok(config) if unknown.is_empty() => run::run(config),
+            Ok(_) => refuse("help run", unknown, Vec::new()),
+            Err(mistakes) => refuse("help run", unknown, mistakes),
+        },
+        Some(Command::Check(arguments)) => match config::read_policy_paths(&arguments.policy) {
+            Ok(paths) if unknown.is_empty() => check::check(&paths),
+            Ok(_) => refuse("help check", unknown, Vec::new()),
+            Err(mistakes) => refuse("help check", unknown, mistakes),
+        },
+        Some(Command::Demo) if unknown.is_empty() => block_on(demo::run()),
+        Some(Command::Demo) => refuse("help demo", unknown, Vec::new()),
+    }
+}
+
+/// Every mistake on a line of its own, on standard error.
+fn refuse(help: &str, unknown: Vec<String>, mistakes: Vec<Mistake>) -> ExitCode {
+    let lines: Vec<String> = unknown.into_iter().chain(mistakes.iter().map(Mistake::to_string)).collect();
+    let plural = if lines.len() == 1 { "" } else { "s" };
+    eprintln!("torwart: {} mistake{plural} in the command line:", lines.len());
+    for line in &lines {
+        eprintln!("  {line}");
+    }
+    eprintln!("See: torwart {help}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Runs `work` on all cores.
+fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+    // A second provider in the build would make rustls panic where it has to choose; so it is told. It fails only
+    // if one was installed before, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => {
+            eprintln!("torwart: the runtime can't be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

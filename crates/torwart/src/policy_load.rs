@@ -1,0 +1,176 @@
+//! From policy files to the policy in force. What is not good keeps its last good form; what is gone by accident
+//! (an empty file, an unreadable directory, no file at all) removes nothing.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use torwart_edge::Edge;
+use torwart_policy::load::{Finding, Loaded, SourceFile, compile_files};
+use torwart_policy::{Policy, Snapshot};
+use torwart_verdict::{Clock, Engine};
+
+use crate::admin::{Admin, PolicyView};
+
+/// Compiles files, one state of them after the other.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    /// The gateway's own addresses: no upstream may be there.
+    listeners: Vec<SocketAddr>,
+    clock: Arc<dyn Clock>,
+    last: Option<Arc<Snapshot>>,
+}
+
+/// A policy that is good enough to serve with, and what was wrong on the way.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) view: PolicyView,
+    pub(crate) mistakes: Vec<String>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Who is told of a new policy.
+pub(crate) struct Audience {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) edge: Arc<Edge>,
+    pub(crate) admin: Arc<Admin>,
+    /// `--hostname` holds whatever the MailGateway says.
+    pub(crate) fixed_hostname: bool,
+}
+
+/// Mistakes beyond these are counted, not listed: a thousand files may share one.
+const LISTED: usize = 200;
+
+// === impl Loader ===
+
+impl Loader {
+    pub(crate) fn new(listeners: Vec<SocketAddr>, clock: Arc<dyn Clock>) -> Self {
+        Self { listeners, clock, last: None }
+    }
+
+    /// `Err` if there is nothing to serve with; it holds every mistake. Then the last policy, if there was one,
+    /// stays in force.
+    pub(crate) fn load(&mut self, mut files: Vec<SourceFile>) -> Result<Compiled, Vec<String>> {
+        if files.is_empty() {
+            return Err(vec!["--policy: there is no policy file".to_owned()]);
+        }
+        if let Some(last) = &self.last {
+            keep_what_vanished(&mut files, last);
+        }
+        let loaded = compile_files(&files, self.last.clone(), &self.listeners, self.clock.now());
+        let mistakes = lines(loaded.mistakes());
+        let warnings = lines(loaded.warnings());
+        let Loaded { compilation, .. } = loaded;
+        let (Some(policy), Some(snapshot)) = (compilation.policy, compilation.snapshot) else {
+            return Err(mistakes);
+        };
+        if policy.domains.is_empty() && !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        let view = view(&snapshot, &mistakes);
+        self.last = Some(snapshot);
+        Ok(Compiled { policy: Arc::new(policy), view, mistakes, warnings })
+    }
+}
+
+/// Files and directories that held objects before and show none now are unreadable, not gone: an editor, a copy or
+/// a mount may be at work there.
+fn keep_what_vanished(files: &mut Vec<SourceFile>, last: &Snapshot) {
+    let mut missed = Vec::new();
+    for source in last.sources.values() {
+        let named = |file: &SourceFile| file.name.as_str() == &**source;
+        let unreadable =
+            |file: &&SourceFile| file.content.is_err() && Path::new(&**source).starts_with(&file.name);
+        match files.iter_mut().find(|file| named(file)) {
+            Some(file) if file.content.as_ref().is_ok_and(|text| text.trim().is_empty()) => {
+                let why = "is empty; its last objects stay (remove the file to remove them)";
+                file.content = Err(why.to_owned());
+            }
+            Some(_) => {}
+            None => {
+                if let Some(Err(why)) = files.iter().find(unreadable).map(|directory| &directory.content) {
+                    missed.push(SourceFile { name: source.to_string(), content: Err(why.clone()) });
+                }
+            }
+        }
+    }
+    missed.sort_by(|a, b| a.name.cmp(&b.name));
+    missed.dedup_by(|a, b| a.name == b.name);
+    files.append(&mut missed);
+}
+
+fn lines<'f>(findings: impl Iterator<Item = &'f Finding>) -> Vec<String> {
+    findings.map(ToString::to_string).collect()
+}
+
+/// What `/policy` says of it.
+fn view(snapshot: &Snapshot, mistakes: &[String]) -> PolicyView {
+    let domains: Vec<Value> = snapshot
+        .domains
+        .iter()
+        .map(|(object, domain)| json!({"object": object.to_string(), "domains": domain.spec.domains}))
+        .collect();
+    let summary = json!({
+        "revision": &*snapshot.revision.0,
+        "gateway": snapshot.gateway.metadata.name,
+        "hostname": snapshot.gateway.spec.hostname,
+        "domains": domains,
+        "removed": snapshot.removed,
+    });
+    let mut full = summary.clone();
+    full["mistakes"] = json!(mistakes);
+    full["objects"] = json!({
+        "gateway": &*snapshot.gateway,
+        "domains": snapshot.domains.values().map(|domain| &**domain).collect::<Vec<_>>(),
+    });
+    PolicyView { summary, full }
+}
+
+// === impl Audience ===
+
+impl Audience {
+    /// Puts the policy in force and tells of it.
+    pub(crate) fn announce(&self, compiled: Compiled) {
+        let Compiled { policy, view, mistakes, warnings } = compiled;
+        for warning in warnings.iter().take(LISTED) {
+            tracing::warn!(warning, "policy");
+        }
+        let unchanged = self.engine.policy().is_some_and(|before| before.revision == policy.revision);
+        if !self.fixed_hostname {
+            self.edge.set_hostname(&policy.gateway.hostname);
+        }
+        let (revision, domains) = (policy.revision.clone(), policy.domains.len());
+        self.engine.set_policy(policy);
+        self.admin.policy.store(Some(Arc::new(view)));
+        self.report(&mistakes);
+        if unchanged {
+            tracing::info!(%revision, "the policy is the same as before");
+        } else {
+            tracing::info!(%revision, domains, mistakes = mistakes.len(), "the policy is in force");
+        }
+    }
+
+    /// Says that what was good before stays.
+    pub(crate) fn refuse(&self, mistakes: &[String]) {
+        self.report(mistakes);
+        tracing::error!(
+            mistakes = mistakes.len(),
+            "the policy files can't be used; the policy in force stays"
+        );
+    }
+
+    fn report(&self, mistakes: &[String]) {
+        if mistakes.is_empty() {
+            return;
+        }
+        self.engine.metrics().policy_load_failed();
+        for mistake in mistakes.iter().take(LISTED) {
+            tracing::error!(mistake, "policy mistake; what was good before stays");
+        }
+        if mistakes.len() > LISTED {
+            tracing::error!(more = mistakes.len() - LISTED, "more policy mistakes; see torwart check");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! `torwart run`: the gateway until a signal ends it.
+//!
+//! | signal | does |
+//! |---|---|
+//! | SIGTERM, SIGINT | ends gracefully: see the edge's drain; a second one ends at once |
+//! | SIGHUP | reads policy and certificates again (both are also watched) |
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use torwart_edge::MailLogOptions;
+use torwart_verdict::StoreSpec;
+
+use crate::config::RunConfig;
+use crate::gateway::{Gateway, Options, PolicySource};
+use crate::output::Output;
+use crate::{block_on, telemetry};
+
+/// File descriptors beside those of client connections: one upstream connection each is counted apart; listeners,
+/// store, files, admin port and the runtime's own need some dozens.
+const OTHER_FILES: usize = 128;
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+enum Order {
+    Stop,
+    Reload,
+}
+
+pub(crate) fn run(config: RunConfig) -> ExitCode {
+    let output = match Output::stdout() {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("torwart: standard output can't be written: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    telemetry::start(output.clone(), config.log.format, config.log.level);
+    let code = block_on(serve(config));
+    output.flush();
+    code
+}
+
+async fn serve(config: RunConfig) -> ExitCode {
+    // Before anything else, so that no signal ends the process halfway.
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&[format!("signals can't be listened to: {error}")]),
+    };
+    if config.store == StoreSpec::Memory {
+        tracing::warn!("--store memory: a restart forgets every sender; use --store redb:PATH to keep them");
+    }
+    warn_of_file_limit(config.edge.max_connections);
+    let options = Options {
+        policy: PolicySource::Files(config.policy),
+        store: config.store,
+        store_key_files: config.store_key_files,
+        store_timeout: config.store_timeout,
+        edge: config.edge,
+        mail_log: MailLogOptions {
+            addresses: config.log.addresses,
+            format: config.log.format,
+            pod: std::env::var("HOSTNAME").ok().map(Arc::from),
+        },
+    };
+    let gateway = tokio::select! {
+        started = Gateway::start(options, std::io::stdout()) => match started {
+            Ok(gateway) => gateway,
+            Err(error) => return fail(&error.0),
+        },
+        () = signals.stop() => return ExitCode::SUCCESS,
+    };
+    let smtp: Vec<String> = gateway.smtp_addresses().iter().map(ToString::to_string).collect();
+    tracing::info!(smtp = smtp.join(","), admin = %gateway.admin_address(), "ready");
+    let mut stop = loop {
+        match signals.next().await {
+            Order::Reload => {
+                tracing::info!("told to read policy and certificates again");
+                gateway.reload();
+            }
+            Order::Stop => break Box::pin(gateway.stop()),
+        }
+    };
+    tracing::info!("stopping; a second signal ends at once");
+    tokio::select! {
+        () = &mut stop => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        () = signals.stop() => {
+            tracing::warn!("stopped at once by a second signal; open sessions were cut off");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The reasons go to standard error, for whoever started it by hand; the log says that there are some.
+fn fail(reasons: &[String]) -> ExitCode {
+    for reason in reasons {
+        eprintln!("torwart: {reason}");
+    }
+    let first = reasons.first().map(String::as_str).unwrap_or_default();
+    tracing::error!(reasons = reasons.len(), first, "can't start; every reason is on standard error");
+    ExitCode::FAILURE
+}
+
+/// Each client may need an upstream connection beside its own.
+fn warn_of_file_limit(max_connections: usize) {
+    let Ok(limits) = std::fs::read_to_string("/proc/self/limits") else { return };
+    let needed = max_connections.saturating_mul(2).saturating_add(OTHER_FILES);
+    if let Some(limit) = open_files_limit(&limits).filter(|limit| *limit < needed) {
+        tracing::warn!(
+            limit,
+            needed,
+            "the limit of open files (ulimit -n) is lower than --max-connections needs; clients may be turned away"
+        );
+    }
+}
+
+/// The soft limit from the text of `/proc/self/limits`; `None` if there is none.
+fn open_files_limit(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+// === impl Signals ===
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.interrupt.recv() => Order::Stop,
+            _ = self.hang_up.recv() => Order::Reload,
+        }
+    }
+
+    /// Until told to stop; what else comes is ignored.
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Order::Stop) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_read() {
+        let text = "Limit                     Soft Limit           Hard Limit           Units\n\
+            Max open files            1024                 1048576              files\n";
+        assert_eq!(open_files_limit(text), Some(1024));
+        assert_eq!(open_files_limit(&text.replace("1024 ", "unlimited ")), None);
+        assert_eq!(open_files_limit(""), None);
+    }
+}

@@ -1,0 +1,467 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use prometheus::TextEncoder;
+use torwart_core::{
+    ClassDigest, ClientIdentity, Greylist, Host, Id, Protocol, RecipientVerdict, Revision, SoftBounce,
+    TlsMode, Upstream, UpstreamTls,
+};
+use torwart_policy::domains::DomainPattern;
+use torwart_policy::model::{
+    Domain, Enforcement, Gateway, GreylistMode, Greylisting, Range, RangeAction, RecipientLists, Scoring,
+    SenderLists,
+};
+use torwart_policy::{DomainTable, RangeTable};
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::store::{Call, MemoryStore, Revocation, Stats};
+
+const START: i64 = 1_800_000_000;
+const HOUR: i64 = 3600;
+
+fn mk_route(n: u8) -> Arc<Route> {
+    Arc::new(Route {
+        digest: RouteDigest([n; 16]),
+        protocol: Protocol::Smtp,
+        upstreams: vec![Upstream {
+            host: Host::Name("upstream.example".into()),
+            port: 25,
+            priority: 0,
+            weight: 1,
+            max_connections: 20,
+        }],
+        tls: UpstreamTls { mode: TlsMode::Opportunistic, implicit: false, server_name: None, ca: None },
+        client_identity: ClientIdentity::None,
+        soft_bounce: SoftBounce::UntilFirstDelivery,
+    })
+}
+
+fn mk_policy(revision: &str, route: u8, change: impl FnOnce(&mut Domain, &mut Gateway)) -> Arc<Policy> {
+    let route = mk_route(route);
+    let mut domain = Domain {
+        object: "mail/example-org".into(),
+        enforcement: Enforcement::Enforce,
+        route: route.digest,
+        class: ClassDigest([2; 16]),
+        greylisting: Greylisting {
+            mode: GreylistMode::Suspicious,
+            delay: Duration::from_secs(300),
+            retry_window: Duration::from_secs(48 * 3600),
+            pass_ttl: Duration::from_secs(36 * 24 * 3600),
+            auto_pass_after: 3,
+            prefix_ipv4: 24,
+            prefix_ipv6: 64,
+            pool_identity: true,
+            exempt_recipients: vec!["postmaster".into()],
+            accept_on_store_failure: true,
+        },
+        ranges: RangeTable::default(),
+        senders: SenderLists::default(),
+        recipients: RecipientLists::default(),
+        scoring: Scoring { tag_at: 4.0, greylist_at: 2.0, reject_at: 10.0 },
+        message_size: 1 << 20,
+        max_recipients: 100,
+    };
+    let mut gateway = Gateway {
+        hostname: "mx.example.net".into(),
+        postmaster: None,
+        enforcement: Enforcement::Enforce,
+        removal_grace: Duration::from_secs(86400),
+        ranges: RangeTable::default(),
+        senders: SenderLists::default(),
+    };
+    change(&mut domain, &mut gateway);
+    let known = [(DomainPattern::parse("example.org").unwrap(), Arc::new(domain))];
+    Arc::new(Policy {
+        revision: Revision(revision.into()),
+        gateway,
+        domains: DomainTable::new(known, []),
+        routes: HashMap::from([(route.digest, route)]),
+        asks_connections: false,
+    })
+}
+
+struct Setup {
+    engine: Engine,
+    clock: Arc<ManualClock>,
+    registry: Registry,
+}
+
+async fn mk_engine_over(store: impl FnOnce(Arc<ManualClock>) -> Arc<dyn Store>) -> Setup {
+    let clock = Arc::new(ManualClock::new(START));
+    let registry = Registry::new();
+    let options = Options {
+        store: store(clock.clone()),
+        clock: clock.clone(),
+        key_files: Vec::new(),
+        store_timeout: DEFAULT_STORE_TIMEOUT,
+        own_addresses: Vec::new(),
+    };
+    let engine = Engine::start(options, &registry).await.unwrap();
+    Setup { engine, clock, registry }
+}
+
+async fn mk_engine(policy: Arc<Policy>) -> Setup {
+    let setup = mk_engine_over(|clock| Arc::new(MemoryStore::new(10_000, clock))).await;
+    setup.engine.set_policy(policy);
+    setup
+}
+
+fn mk_peer(client: &str) -> Arc<Peer> {
+    Arc::new(Peer {
+        session: Id::from_u128(1),
+        address: (client.parse::<IpAddr>().unwrap(), 4025).into(),
+        helo: Some("mx.sender.example".into()),
+        tls: None,
+    })
+}
+
+fn mk_mailbox(text: &str) -> Mailbox {
+    let (local, domain) = text.rsplit_once('@').unwrap();
+    Mailbox::new(local, domain)
+}
+
+fn mk_envelope(sender: &str) -> Arc<Envelope> {
+    let sender = (!sender.is_empty()).then(|| mk_mailbox(sender));
+    Arc::new(Envelope { sender, declared_size: None, eight_bit: false, smtputf8: false })
+}
+
+impl Setup {
+    async fn ask_all(&self, client: &str, sender: &str, recipients: &[&str]) -> Vec<RecipientVerdict> {
+        let question = RecipientsQuestion {
+            peer: mk_peer(client),
+            transaction: Id::from_u128(2),
+            envelope: mk_envelope(sender),
+            recipients: recipients.iter().map(|text| mk_mailbox(text)).collect(),
+            accepted_before: 0,
+        };
+        self.engine.check_recipients(question).await.unwrap().recipients
+    }
+
+    async fn ask(&self, client: &str, sender: &str, recipient: &str) -> Option<Greylist> {
+        self.ask_all(client, sender, &[recipient]).await[0].greylist
+    }
+
+    async fn deliver(&self, client: &str, sender: &str, recipient: &str, result: DeliveryResult, score: f32) {
+        let delivery = Delivery {
+            peer: mk_peer(client),
+            transaction: Id::from_u128(2),
+            envelope: mk_envelope(sender),
+            recipients: vec![mk_mailbox(recipient)],
+            route: RouteDigest([1; 16]),
+            score,
+            result,
+        };
+        self.engine.report_delivery(delivery).await;
+    }
+
+    /// The value of a metric by its name and labels, as in the text that is scraped.
+    fn metric(&self, series: &str) -> Option<String> {
+        let text = TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(ToOwned::to_owned))
+    }
+}
+
+const CLIENT: &str = "192.0.2.7";
+const NEIGHBOUR: &str = "192.0.2.200";
+const STRANGER: &str = "198.51.100.1";
+const ANNA: &str = "anna@sender.example";
+const BOB: &str = "bob@example.org";
+
+#[tokio::test]
+async fn before_the_first_policy_there_is_no_verdict() {
+    let setup = mk_engine_over(|clock| Arc::new(MemoryStore::new(100, clock))).await;
+    let peer = mk_peer(CLIENT);
+    assert!(setup.engine.check_connection(ConnectionQuestion { peer: peer.clone() }).await.is_err());
+    let question = RecipientsQuestion {
+        peer,
+        transaction: Id::from_u128(2),
+        envelope: mk_envelope(ANNA),
+        recipients: vec![mk_mailbox(BOB)],
+        accepted_before: 0,
+    };
+    assert!(setup.engine.check_recipients(question).await.is_err());
+    assert!(setup.engine.route(RouteDigest([1; 16])).await.is_err());
+    assert!(setup.engine.policy().is_none());
+    setup.deliver(CLIENT, ANNA, BOB, DeliveryResult::Delivered, 0.0).await;
+}
+
+#[tokio::test]
+async fn a_new_sender_waits_and_then_passes_with_its_route() {
+    let setup = mk_engine(mk_policy("r1", 1, |_, _| {})).await;
+    let first = &setup.ask_all(CLIENT, ANNA, &[BOB]).await[0];
+    let reply = first.reply.clone().unwrap();
+    assert_eq!((first.action, reply.code, reply.enhanced), (Action::Defer, 450, (4, 2, 0)));
+    assert!(reply.text.contains("300 seconds"), "{reply}");
+    setup.clock.advance(100);
+    let early = &setup.ask_all(CLIENT, ANNA, &[BOB]).await[0];
+    assert!(early.reply.clone().unwrap().text.contains("200 seconds"));
+    setup.clock.advance(200);
+    let passed = &setup.ask_all(NEIGHBOUR, "Anna+tag@SENDER.example", &["BOB@Example.Org"]).await[0];
+    assert_eq!((passed.action, passed.greylist), (Action::Accept, Some(Greylist::Passed)));
+    assert_eq!(passed.route, Some(RouteDigest([1; 16])));
+    assert_eq!(setup.engine.route(RouteDigest([1; 16])).await.unwrap().digest, RouteDigest([1; 16]));
+    assert_eq!(setup.ask(STRANGER, ANNA, BOB).await, Some(Greylist::New));
+    for (series, value) in [
+        ("torwart_greylist_total{outcome=\"new\"}", "2"),
+        ("torwart_greylist_total{outcome=\"early\"}", "1"),
+        ("torwart_greylist_total{outcome=\"passed\"}", "1"),
+        ("torwart_greylist_total{outcome=\"auto\"}", "0"),
+        ("torwart_greylist_delay_seconds_sum", "300"),
+        ("torwart_greylist_delay_seconds_count", "1"),
+        (
+            "torwart_verdicts_total{action=\"defer\",enforced=\"true\",reason=\"greylisted\",stage=\"recipients\"}",
+            "3",
+        ),
+        ("torwart_verdict_seconds_count{stage=\"recipients\"}", "4"),
+        ("torwart_store_seconds_count{op=\"check\"}", "4"),
+        ("torwart_policy_info{revision=\"r1\"}", "1"),
+    ] {
+        assert_eq!(setup.metric(series).as_deref(), Some(value), "{series}");
+    }
+}
+
+#[tokio::test]
+async fn only_delivered_mail_with_a_good_score_makes_a_sender_known() {
+    for (result, score, outcome) in [
+        (DeliveryResult::Delivered, 0.0, Greylist::Known),
+        (DeliveryResult::Delivered, 4.0, Greylist::New),
+        (DeliveryResult::Deferred, 0.0, Greylist::New),
+        (DeliveryResult::Rejected, 0.0, Greylist::New),
+    ] {
+        let setup = mk_engine(mk_policy("r1", 1, |_, _| {})).await;
+        setup.deliver(CLIENT, ANNA, BOB, result, score).await;
+        assert_eq!(setup.ask(NEIGHBOUR, ANNA, "carl@example.org").await, Some(outcome), "{result:?} {score}");
+        assert_eq!(setup.ask(NEIGHBOUR, "eve@sender.example", "carl@example.org").await, Some(Greylist::New));
+    }
+}
+
+#[tokio::test]
+async fn trust_can_be_taken_back() {
+    let setup = mk_engine(mk_policy("r1", 1, |_, _| {})).await;
+    for sender in ["a@sender.example", "b@sender.example", ANNA] {
+        setup.deliver(CLIENT, sender, BOB, DeliveryResult::Delivered, 0.0).await;
+        setup.clock.advance(HOUR);
+    }
+    assert_eq!(setup.ask(CLIENT, ANNA, "carl@example.org").await, Some(Greylist::Known));
+    assert_eq!(setup.ask(CLIENT, "new@elsewhere.example", BOB).await, Some(Greylist::Auto));
+    setup.engine.revoke_trust(&mk_peer(CLIENT), &mk_envelope(ANNA), &[mk_mailbox(BOB)]).await;
+    assert_eq!(setup.ask(CLIENT, ANNA, "carl@example.org").await, Some(Greylist::New));
+    assert_eq!(setup.ask(CLIENT, "new@elsewhere.example", BOB).await, Some(Greylist::New));
+}
+
+#[tokio::test]
+async fn a_bounce_is_deferred_at_data_and_passes_once_from_any_server_of_its_domain() {
+    let setup = mk_engine(mk_policy("r1", 1, |_, _| {})).await;
+    let first = &setup.ask_all(CLIENT, "", &[BOB]).await[0];
+    assert_eq!((first.action, first.greylist), (Action::Accept, Some(Greylist::New)));
+    assert_eq!(first.refuse_data.as_ref().map(|reply| reply.code), Some(450));
+    setup.clock.advance(300);
+    let second = &setup.ask_all(STRANGER, "", &[BOB]).await[0];
+    assert_eq!((second.greylist, second.refuse_data.clone()), (Some(Greylist::Passed), None));
+    setup.deliver(STRANGER, "", BOB, DeliveryResult::Deferred, 0.0).await;
+    assert_eq!(setup.ask(STRANGER, "", BOB).await, Some(Greylist::Passed));
+    setup.deliver(STRANGER, "", BOB, DeliveryResult::Delivered, 0.0).await;
+    assert_eq!(setup.ask(STRANGER, "", BOB).await, Some(Greylist::New));
+}
+
+#[tokio::test]
+async fn what_was_delivered_in_mode_off_or_monitor_does_not_wait_after_the_switch() {
+    for before in [
+        mk_policy("off", 1, |domain, _| domain.greylisting.mode = GreylistMode::Off),
+        mk_policy("monitor", 1, |domain, _| domain.enforcement = Enforcement::Monitor),
+    ] {
+        let setup = mk_engine(before).await;
+        assert_eq!(setup.ask_all(CLIENT, ANNA, &[BOB]).await[0].action, Action::Accept);
+        setup.deliver(CLIENT, ANNA, BOB, DeliveryResult::Delivered, 0.0).await;
+        setup
+            .engine
+            .set_policy(mk_policy("always", 1, |domain, _| domain.greylisting.mode = GreylistMode::Always));
+        assert_eq!(setup.ask(CLIENT, ANNA, BOB).await, Some(Greylist::Passed));
+    }
+}
+
+#[tokio::test]
+async fn monitor_lets_pass_counts_and_learns() {
+    let setup = mk_engine(mk_policy("r1", 1, |domain, _| domain.enforcement = Enforcement::Monitor)).await;
+    let first = &setup.ask_all(CLIENT, ANNA, &[BOB]).await[0];
+    assert_eq!((first.action, first.greylist), (Action::Accept, Some(Greylist::New)));
+    assert_eq!(
+        first.monitored,
+        Some(torwart_core::Monitored { action: Action::Defer, reason: Reason::Greylisted })
+    );
+    setup.clock.advance(300);
+    assert_eq!(setup.ask(CLIENT, ANNA, BOB).await, Some(Greylist::Passed));
+    let series = "torwart_verdicts_total{action=\"defer\",enforced=\"false\",reason=\"greylisted\",stage=\"recipients\"}";
+    assert_eq!(setup.metric(series).as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_gateway_that_sees_only_its_load_balancer_learns_nothing() {
+    let setup = mk_engine(mk_policy("r1", 1, |_, _| {})).await;
+    assert_eq!(setup.ask("10.0.0.9", ANNA, BOB).await, Some(Greylist::Exempt));
+    setup.deliver("10.0.0.9", ANNA, BOB, DeliveryResult::Delivered, 0.0).await;
+    assert_eq!(setup.engine.store().stats().await.unwrap(), Stats::default());
+    assert_eq!(setup.metric("torwart_client_address_suspect_total").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_rejected_network_hears_so_at_the_banner() {
+    let range = Range {
+        name: "bad".into(),
+        action: RangeAction::Reject,
+        priority: 0,
+        expires: None,
+        tls: None,
+        greylisting: None,
+    };
+    let policy = mk_policy("r1", 1, |_, gateway| {
+        gateway.ranges = RangeTable::new([(range, vec!["192.0.2.0/24".parse().unwrap()])]);
+    });
+    let setup = mk_engine(policy).await;
+    let ask = async |client| {
+        let question = ConnectionQuestion { peer: mk_peer(client) };
+        setup.engine.check_connection(question).await.unwrap().refuse.map(|(reply, _)| reply.code)
+    };
+    assert_eq!(ask(CLIENT).await, Some(554));
+    assert_eq!(ask(STRANGER).await, None);
+    for (action, reason) in [("reject", "ip_range"), ("accept", "accepted")] {
+        let series = format!(
+            "torwart_verdicts_total{{action=\"{action}\",enforced=\"true\",reason=\"{reason}\",stage=\"connection\"}}"
+        );
+        assert_eq!(setup.metric(&series).as_deref(), Some("1"), "{series}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_can_be_fetched_while_sessions_that_know_it_last() {
+    let setup = mk_engine(mk_policy("r1", 1, |_, _| {})).await;
+    setup.engine.set_policy(mk_policy("r2", 2, |_, _| {}));
+    let has = async |n| setup.engine.route(RouteDigest([n; 16])).await.is_ok();
+    assert!(has(1).await && has(2).await && !has(3).await);
+    setup.clock.advance(3 * HOUR);
+    setup.engine.set_policy(mk_policy("r3", 3, |_, _| {}));
+    assert!(!has(1).await && has(2).await && has(3).await);
+    assert_eq!(setup.metric("torwart_policy_info{revision=\"r1\"}"), None);
+    assert_eq!(setup.metric("torwart_policy_info{revision=\"r3\"}").as_deref(), Some("1"));
+}
+
+/// A store whose calls fail, or never end.
+#[derive(Debug)]
+struct BrokenStore {
+    hangs: AtomicBool,
+}
+
+impl BrokenStore {
+    fn answer<T: Send + 'static>(&self) -> BoxFuture<'_, Result<T, StoreError>> {
+        if self.hangs.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
+        Box::pin(std::future::ready(Err(StoreError::Io("READONLY".into()))))
+    }
+}
+
+impl Store for BrokenStore {
+    fn kind(&self) -> &'static str {
+        "broken"
+    }
+
+    fn is_persistent(&self) -> bool {
+        false
+    }
+
+    fn check(&self, _: Call) -> BoxFuture<'_, Result<Vec<Judged>, StoreError>> {
+        self.answer()
+    }
+
+    fn deliver(&self, _: Call, _: bool) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.answer()
+    }
+
+    fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.answer()
+    }
+
+    fn secret(&self, fresh: [u8; 32]) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+        Box::pin(std::future::ready(Ok(fresh)))
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.answer()
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        self.answer()
+    }
+}
+
+#[tokio::test]
+async fn a_dead_store_passes_mail_or_defers_it_and_holds_nobody_up() {
+    for hangs in [false, true] {
+        let store = Arc::new(BrokenStore { hangs: AtomicBool::new(hangs) });
+        let setup = mk_engine_over(|_| store).await;
+        setup.engine.set_policy(mk_policy("r1", 1, |_, _| {}));
+        let verdict = &setup.ask_all(CLIENT, ANNA, &[BOB]).await[0];
+        assert_eq!((verdict.action, verdict.greylist), (Action::Accept, Some(Greylist::StoreFailure)));
+        setup
+            .engine
+            .set_policy(mk_policy("r2", 1, |domain, _| domain.greylisting.accept_on_store_failure = false));
+        let verdict = &setup.ask_all(CLIENT, ANNA, &[BOB]).await[0];
+        assert_eq!((verdict.action, verdict.greylist), (Action::Defer, Some(Greylist::StoreFailure)));
+        setup.deliver(CLIENT, ANNA, BOB, DeliveryResult::Delivered, 0.0).await;
+        let kind = if hangs { "timeout" } else { "io" };
+        let series = format!("torwart_store_failures_total{{kind=\"{kind}\"}}");
+        assert_eq!(setup.metric(&series).as_deref(), Some("3"));
+    }
+}
+
+#[tokio::test]
+async fn key_files_are_read_and_every_bad_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let old = file("old.key", "0123456789abcdef0123456789abcdef\n");
+    let new = file("new.key", "fedcba9876543210fedcba9876543210\n");
+    let short = file("short.key", "secret\n");
+    let start = async |clock: &Arc<ManualClock>, store: &Arc<dyn Store>, files: &[&PathBuf]| {
+        let options = Options {
+            store: Arc::clone(store),
+            clock: clock.clone(),
+            key_files: files.iter().map(|path| (*path).clone()).collect(),
+            store_timeout: DEFAULT_STORE_TIMEOUT,
+            own_addresses: Vec::new(),
+        };
+        let registry = Registry::new();
+        let engine = Engine::start(options, &registry).await?;
+        engine.set_policy(mk_policy("r1", 1, |_, _| {}));
+        Ok::<_, StartError>(Setup { engine, clock: clock.clone(), registry })
+    };
+    let clock = Arc::new(ManualClock::new(START));
+    let store: Arc<dyn Store> = Arc::new(
+        crate::store::RedbStore::open(
+            &folder.path().join("greylist.redb"),
+            clock.clone(),
+            crate::store::RedbOptions::default(),
+        )
+        .unwrap(),
+    );
+    let error =
+        start(&clock, &store, &[&short, &folder.path().join("none.key")]).await.err().unwrap().to_string();
+    assert!(
+        error.contains("short.key: holds 6 bytes") && error.contains("none.key: No such file"),
+        "{error}"
+    );
+    let first = start(&clock, &store, &[&old]).await.unwrap();
+    assert_eq!(first.ask(CLIENT, ANNA, BOB).await, Some(Greylist::New));
+    clock.advance(300);
+    assert_eq!(
+        start(&clock, &store, &[&new]).await.unwrap().ask(CLIENT, ANNA, BOB).await,
+        Some(Greylist::New)
+    );
+    let second = start(&clock, &store, &[&new, &old]).await.unwrap();
+    assert_eq!(second.ask(CLIENT, ANNA, BOB).await, Some(Greylist::Passed));
+}

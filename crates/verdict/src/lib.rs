@@ -1,0 +1,22 @@
+//! The verdict: gathers facts, judges them by policy, remembers greylist state.
+//!
+//! ```text
+//!    edge --Verdicts--> Engine --facts--> policy::decide (pure)
+//!                         |  ^               |
+//!                 keyed hashes |        groups to greylist
+//!                         v  |               v
+//!                        Store: one atomic step per call and mail domain
+//!                          memory | redb:PATH
+//! ```
+
+pub mod clock;
+pub mod engine;
+pub mod keys;
+pub mod metrics;
+pub mod store;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use engine::{Engine, Options, StartError};
+pub use keys::{KeyFileError, Keyring};
+pub use metrics::Metrics;
+pub use store::{Store, StoreError, StoreSpec, open_store};

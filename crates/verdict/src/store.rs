@@ -1,0 +1,183 @@
+//! Where greylist state is kept.
+//!
+//! A store does one thing: carry out a whole step (look up, judge, write) atomically. What a step does is in
+//! `steps`, and in `torwart_policy::greylist`; a store brings the table.
+
+mod memory;
+mod redb;
+mod steps;
+mod value;
+
+#[cfg(test)]
+mod suite;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use torwart_core::BoxFuture;
+use torwart_policy::greylist::{Judged, Params};
+
+use crate::clock::Clock;
+
+pub use self::redb::{RedbOptions, RedbStore};
+pub use memory::{DEFAULT_MAX_RECORDS, MemoryStore};
+
+/// A keyed hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(pub [u8; 16]);
+
+/// One step: the recipients of one mail domain that arrived together, or were delivered together.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub params: Params,
+    /// How many names the client goes by: each recipient has so many triplets in a row.
+    pub identities: usize,
+    /// A short hash of the sender, for counting different ones.
+    pub sender: u32,
+    /// Under the key that writes.
+    pub current: KeySet,
+    /// Under keys that are read only.
+    pub older: Vec<KeySet>,
+}
+
+#[derive(Clone, Debug)]
+pub struct KeySet {
+    /// Of mail domain and sender: the records of one call share it, so they can share a shard or a cluster's slot.
+    pub slot: Key,
+    pub triplets: Vec<Key>,
+    /// One for each identity; none for the null sender, which earns no trust.
+    pub known: Vec<Key>,
+    pub counters: Vec<Key>,
+}
+
+/// Trust that is lost.
+#[derive(Clone, Debug)]
+pub struct Revocation {
+    pub slot: Key,
+    pub known: Vec<Key>,
+    pub counters: Vec<Key>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Triplets and known senders.
+    pub records: u64,
+    /// Clients with good deliveries.
+    pub counters: u64,
+}
+
+/// Keeps greylist records. Each call is one atomic step: of two that touch the same records, the second sees all
+/// that the first wrote. The store's own clock judges.
+///
+/// Errors mean that nothing is known of the step's outcome. The caller sets the time limit, and may drop the
+/// future at any point; the step may then still happen.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// As in `memory` or `redb`.
+    fn kind(&self) -> &'static str;
+
+    /// Whether records outlive the process.
+    fn is_persistent(&self) -> bool;
+
+    /// Judges the recipients of one mail domain: one answer for each, in order.
+    fn check(&self, call: Call) -> BoxFuture<'_, Result<Vec<Judged>, StoreError>>;
+
+    /// Remembers that the recipients' triplets were delivered (the null sender's: consumes them) and, with
+    /// `trust`, that sender and client are good.
+    fn deliver(&self, call: Call, trust: bool) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Takes back what a sender and its client have earned.
+    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The key that is kept in the store itself; `fresh` becomes it if there is none yet.
+    fn secret(&self, fresh: [u8; 32]) -> BoxFuture<'_, Result<[u8; 32], StoreError>>;
+
+    /// Forgets some of what has expired, and says how many records that were. Stores do so by themselves too.
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("the store did not answer within its time limit")]
+    TimedOut,
+    #[error("the store has too much to do")]
+    Busy,
+    #[error("the store has been closed")]
+    Closed,
+    #[error("the store could not read or write: {0}")]
+    Io(Arc<str>),
+    #[error("{0}")]
+    Unusable(Arc<str>),
+}
+
+/// What `--store` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreSpec {
+    Memory,
+    Redb(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidStoreSpec {
+    #[error("redb: names no file; write redb:/path/to/greylist.redb")]
+    NoPath,
+    #[error("{0:?}: this build keeps state in memory or in a file (redb:PATH) only")]
+    Unsupported(Box<str>),
+    #[error("{0:?} is no store; write memory or redb:PATH")]
+    Unknown(Box<str>),
+}
+
+/// Opens what `--store` names. A file is created if it is not there, readable by its owner only.
+pub fn open_store(spec: &StoreSpec, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
+    match spec {
+        StoreSpec::Memory => Ok(Arc::new(MemoryStore::new(DEFAULT_MAX_RECORDS, clock))),
+        StoreSpec::Redb(path) => Ok(Arc::new(RedbStore::open(path, clock, RedbOptions::default())?)),
+    }
+}
+
+// === impl StoreError ===
+
+impl StoreError {
+    /// The label values of `torwart_store_failures_total{kind}`.
+    pub const KINDS: [&'static str; 5] = ["timeout", "busy", "closed", "io", "unusable"];
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::TimedOut => "timeout",
+            Self::Busy => "busy",
+            Self::Closed => "closed",
+            Self::Io(_) => "io",
+            Self::Unusable(_) => "unusable",
+        }
+    }
+}
+
+// === impl StoreSpec ===
+
+impl FromStr for StoreSpec {
+    type Err = InvalidStoreSpec;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStoreSpec> {
+        match text.split_once(':') {
+            None if text == "memory" => Ok(Self::Memory),
+            Some(("redb", "")) => Err(InvalidStoreSpec::NoPath),
+            Some(("redb", path)) => Ok(Self::Redb(path.into())),
+            Some((scheme, _)) if scheme.starts_with("redis") => {
+                Err(InvalidStoreSpec::Unsupported(text.into()))
+            }
+            _ => Err(InvalidStoreSpec::Unknown(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for StoreSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory"),
+            Self::Redb(path) => write!(f, "redb:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What the end-to-end tests and the benchmark share: the real binary as a child process, the servers that
+//! stand around it, and a raw client that can say anything.
+//!
+//! ```text
+//!   client (raw, swaks, smtp-source, smtplib, Postfix) -> [HAProxy] -> Gateway -> Upstream | Postfix | smtp-sink
+//! ```
+//!
+//! Every wait has a limit and hangs on an event: a line of a log, a reply, a connection. Every server listens on
+//! a loopback address of its own process, so tests that run side by side cannot meet on a port.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod client;
+mod gateway;
+mod haproxy;
+mod lines;
+mod metrics;
+mod net;
+mod policy;
+mod postfix;
+mod postgrey;
+mod process;
+mod sink;
+mod tls;
+mod tools;
+mod upstream;
+
+pub use client::{Client, Reply};
+pub use gateway::{Gateway, GatewayBuilder};
+pub use haproxy::{HaProxy, SendProxy};
+pub use lines::Lines;
+pub use metrics::Metrics;
+pub use net::{Endpoint, address, client_address, endpoint, wait_listening};
+pub use policy::PolicyFile;
+pub use postfix::{Postfix, PostfixRole};
+pub use postgrey::Postgrey;
+pub use process::Process;
+pub use sink::SmtpSink;
+pub use tls::Certificate;
+pub use tools::{Output, python, swaks, tool};
+pub use upstream::{Act, Fault, Received, Step, Upstream, without_added_fields};
+
+use std::time::Duration;
+
+/// How long a test waits for anything that should come at once. Only a failure takes that long.
+pub const PATIENCE: Duration = Duration::from_secs(30);

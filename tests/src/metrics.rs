@@ -1,0 +1,84 @@
+//! The admin port as a client sees it.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::PATIENCE;
+
+/// One scrape of `/metrics`.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    text: String,
+}
+
+impl Metrics {
+    pub fn scrape(admin: SocketAddr) -> io::Result<Self> {
+        let (status, text) = get(admin, "/metrics")?;
+        if status == 200 {
+            Ok(Self { text })
+        } else {
+            Err(io::Error::other(format!("/metrics says {status}")))
+        }
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The sum over all series of `name` that carry all of `labels`; 0 if there are none.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.series(name).filter(|(written, _)| carries(written, labels)).map(|(_, value)| value).sum()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.series(name).next().is_some()
+    }
+
+    fn series<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+        self.text.lines().filter_map(move |line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = match rest.strip_prefix('{') {
+                Some(rest) => rest.rsplit_once('}')?,
+                None if rest.starts_with(' ') => ("", rest),
+                None => return None,
+            };
+            Some((labels, value.trim().parse().ok()?))
+        })
+    }
+}
+
+fn carries(written: &str, labels: &[(&str, &str)]) -> bool {
+    labels.iter().all(|(key, value)| written.contains(&format!("{key}=\"{value}\"")))
+}
+
+/// Status and body of one HTTP GET.
+pub(crate) fn get(server: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(
+        format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.get(9..12).and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| io::Error::other(format!("no HTTP answer: {answer:?}")))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        return Ok((status, joined_chunks(body)));
+    }
+    Ok((status, body.to_owned()))
+}
+
+fn joined_chunks(mut body: &str) -> String {
+    let mut joined = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        let Some(chunk) = rest.get(..size) else { break };
+        if size == 0 {
+            break;
+        }
+        joined.push_str(chunk);
+        body = rest.get(size + 2..).unwrap_or_default();
+    }
+    joined
+}
