@@ -9,6 +9,7 @@ mod check;
 mod clients;
 mod delivery;
 mod drain;
+mod greylist;
 mod hostile_upstream;
 mod ledger;
 mod mail_log;

@@ -51,6 +51,17 @@ fn smtp_sink_keeps_what_it_is_sent() {
 }
 
 #[test]
-fn postgrey_listens() {
-    drop(Postgrey::start());
+fn a_postfix_with_postgrey_greylists() {
+    let postgrey = Postgrey::start();
+    let main = format!(
+        "relay_domains = example.org\nmynetworks = 192.0.2.1\n\
+         smtpd_relay_restrictions = permit_auth_destination, reject\n\
+         smtpd_recipient_restrictions = check_policy_service inet:{}\n",
+        postgrey.endpoint
+    );
+    let postfix = Postfix::start(&PostfixRole::Measured { main });
+    let mut client = Client::greeted(postfix.endpoint);
+    client.ask(250, "MAIL FROM:<anna@sender.example>");
+    let reply = client.ask(450, "RCPT TO:<bert@example.org>");
+    assert!(reply.text().contains("Greylisted"), "{reply}");
 }

@@ -31,7 +31,7 @@ with smtplib.SMTP(host, port, local_hostname="client.sender.example", timeout=30
     context = ssl.create_default_context(cafile=ca)
     context.check_hostname = False
     smtp.starttls(context=context)
-    assert smtp.mail("anna@sender.example")[0] == 250, "MAIL before a second EHLO must not need one in smtplib"
+    assert smtp.ehlo()[0] == 250
 "#;
 
 /// A client that says MAIL, then STARTTLS, then goes on as if nothing had been forgotten.
@@ -70,7 +70,8 @@ fn a_renewed_certificate_is_used_without_a_restart() {
     let gateway = with_tls(&certificate).start(&PolicyFile::to(upstream.endpoint).text());
     let (host, port) = (gateway.smtp.ip().to_string(), gateway.smtp.port().to_string());
     let cert = certificate.cert.display().to_string();
-    assert_eq!(python(RENEWAL, &[&host, &port, &cert]).code, 0);
+    let first = python(RENEWAL, &[&host, &port, &cert]);
+    assert_eq!(first.code, 0, "{}", first.text);
     certificate.renew(&[PolicyFile::HOSTNAME]);
     // The client trusts the new one only, so success is the proof.
     let trusted = (0..200).find(|_| python(RENEWAL, &[&host, &port, &cert]).code == 0);
@@ -86,5 +87,5 @@ fn without_a_certificate_starttls_is_not_offered() {
     let offered = client.ask(250, "EHLO client.sender.example");
     assert!(!offered.lines.iter().any(|line| line == "STARTTLS"), "{offered}");
     let reply = client.command("STARTTLS");
-    assert!(reply.code >= 500, "{reply}");
+    assert!(!reply.is_positive(), "{reply}");
 }

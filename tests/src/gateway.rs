@@ -38,8 +38,7 @@ impl Gateway {
 
     pub fn builder() -> GatewayBuilder {
         GatewayBuilder {
-            // A test stops its gateway when it is done; nothing balances load in front of it.
-            arguments: vec!["--drain-delay".to_owned(), "0s".to_owned()],
+            arguments: Vec::new(),
             address_space: None,
             log: None,
             smtp: endpoint(),
@@ -229,6 +228,10 @@ impl GatewayBuilder {
         command.arg("run").arg("--policy").arg(policy);
         command.args(["--smtp-listen", &self.smtp.to_string(), "--admin-listen", &self.admin.to_string()]);
         command.args(&self.arguments);
+        if !self.arguments.iter().any(|argument| argument == "--drain-delay") {
+            // A test stops its gateway when it is done; nothing balances load in front of it.
+            command.args(["--drain-delay", "0s"]);
+        }
         if let Some(log) = &self.log {
             let process = Process::start_logging(&mut command, log);
             net::wait_listening(self.smtp);

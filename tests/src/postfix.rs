@@ -9,7 +9,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::{Process, endpoint, net};
+use crate::{Lines, Process, endpoint, net};
 
 pub enum PostfixRole {
     /// Takes mail for anyone and brings it to this server, from its own queue, soon again after a deferral.
@@ -97,6 +97,10 @@ impl Postfix {
         self.process.lines().wait(&format!("{parts:?}"), |line| {
             parts.iter().all(|part| line.contains(part)).then(|| line.to_owned())
         })
+    }
+
+    pub fn lines(&self) -> &Lines {
+        self.process.lines()
     }
 
     /// How many lines of the log so far hold all of `parts`.

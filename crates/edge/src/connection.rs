@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 use torwart_core::{Envelope, Id, Mailbox, Peer, Reason, TlsFacts};
 use torwart_smtp::{CloseReason, Event, ForwardPath, ReversePath, Session, Violation};
 
@@ -116,10 +117,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             match event {
                 None => return self.flush().await,
                 Some(Event::Flush) => self.flush().await?,
-                Some(Event::Recipients(paths)) => Box::pin(self.recipients(paths)).await,
+                Some(Event::Recipients(paths)) => {
+                    let orders = self.shared.orders.clone();
+                    unless(&orders.end_all, Box::pin(self.recipients(paths))).await?;
+                }
                 Some(Event::Data) => Box::pin(self.message()).await?,
                 Some(Event::StartTls) => Box::pin(self.start_tls()).await?,
-                Some(Event::Reset) => self.end_transaction(None, Reason::ClientGone, false).await,
+                Some(Event::Reset) => self.end_transaction(None, Reason::ClientGone).await,
                 Some(Event::Close) => {
                     self.flush().await?;
                     return ControlFlow::Break(self.close_outcome());
@@ -212,9 +216,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     }
 
     /// Logs the transaction, if there is one, and reports its delivery. `said` was its last word.
-    async fn end_transaction(&mut self, said: Option<&Said>, reason: Reason, with_message: bool) {
+    async fn end_transaction(&mut self, said: Option<&Said>, reason: Reason) {
         let Some(transaction) = self.transaction.take() else { return };
-        let ended = transaction.end(said, reason, with_message);
+        let ended = transaction.end(said, reason);
         if let Some(delivery) = ended.delivery {
             let verdicts = Arc::clone(&self.shared.verdicts);
             self.shared.tasks.spawn(async move {
@@ -273,7 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             self.say_shutdown().await;
         }
         let reason = if outcome == SessionOutcome::Shutdown { Reason::Shutdown } else { Reason::ClientGone };
-        self.end_transaction(None, reason, false).await;
+        self.end_transaction(None, reason).await;
         self.shared.metrics.session(outcome);
         if !self.had_transaction {
             self.shared.log.write(self.record(outcome)).await;
@@ -335,6 +339,17 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result
         }
     }
     Ok(())
+}
+
+/// Does it unless the order comes first.
+async fn unless<T>(
+    order: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> ControlFlow<SessionOutcome, T> {
+    match order.run_until_cancelled(work).await {
+        Some(done) => ControlFlow::Continue(done),
+        None => ControlFlow::Break(SessionOutcome::Shutdown),
+    }
 }
 
 /// The clock that timers run by.

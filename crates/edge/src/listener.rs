@@ -98,3 +98,33 @@ fn turn_away(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
     };
     shared.log.try_write(Record::Session(record));
 }
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_accepted_socket_has_the_listener_s_options() {
+        let (address, listener) = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+        assert!(!SockRef::from(&client).keepalive().unwrap(), "the client's own is as it was");
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_an_error() {
+        let (address, _listener) = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_connection_that_was_gone_is_no_reason_to_rest() {
+        assert!(is_the_client_s(&io::ErrorKind::ConnectionAborted.into()));
+        assert!(!is_the_client_s(&io::Error::from_raw_os_error(24)), "EMFILE");
+    }
+}

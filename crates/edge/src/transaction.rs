@@ -8,24 +8,26 @@
 //! ```
 
 mod asked;
+mod bound;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use torwart_core::{
-    CheckResult, ClassDigest, Delivery, DeliveryResult, Envelope, Id, Mailbox, Peer, Reason,
-    RecipientsQuestion, Reply, Revision, Route, RouteDigest,
+    Action, CheckResult, ClassDigest, Delivery, DeliveryResult, Envelope, Id, Mailbox, Peer, Protocol,
+    Reason, RecipientsQuestion, Reply, Revision, Route, RouteDigest,
 };
 use torwart_smtp::Violation;
 
 use self::asked::{Asked, Binding, next_group};
+use self::bound::{Bound, RelayState, UpstreamWord, paths};
 use crate::edge::Shared;
 use crate::log::{RecipientRecord, TransactionRecord};
 use crate::message_id::MessageIdScanner;
 use crate::metrics::MessageOutcome;
 use crate::received::Trace;
 use crate::reply::Said;
-use crate::upstream::{Final, MailFacts, Relay, RelayReply, UpstreamRefusal};
+use crate::upstream::{Final, MailFacts, RelayReply};
 
 /// Lives from the first RCPT to the transaction's end. Dropping it drops the relay, and with it the upstream's
 /// connection without a dot.
@@ -44,9 +46,10 @@ pub(crate) struct Transaction {
     checks: Vec<CheckResult>,
     revision: Option<Revision>,
     enforced: bool,
-    upstream: Option<String>,
-    upstream_reply: Option<String>,
+    upstream: UpstreamWord,
     message_id: MessageIdScanner,
+    /// The client heard 354.
+    has_message: bool,
     /// Bytes of the message so far, without our own header fields.
     size: u64,
 }
@@ -68,25 +71,7 @@ pub(crate) struct Ended {
     pub(crate) delivery: Option<Delivery>,
 }
 
-#[derive(Debug)]
-struct Bound {
-    binding: Binding,
-    route: RouteDigest,
-    relay: RelayState,
-    accepted: Vec<Mailbox>,
-    score: f32,
-}
-
-#[derive(Debug)]
-enum RelayState {
-    Open(Relay),
-    /// The upstream, or the message, failed: this is what DATA or the dot will hear.
-    Lost(Said),
-    /// The upstream has had its last word.
-    Spent(DeliveryResult),
-}
-
-/// How long the verdict may take for recipients. Its own budget for DNS is 3 s.
+/// How long the verdict may take for recipients, and for a route. Its own budget for DNS is 3 s.
 const VERDICT: Duration = Duration::from_secs(5);
 /// From RCPT to its reply over all upstreams. Clients wait 5 min (RFC 5321 section 4.5.3.2.3).
 const RECIPIENTS: Duration = Duration::from_secs(60);
@@ -120,9 +105,9 @@ impl Transaction {
             checks: Vec::new(),
             revision: None,
             enforced: true,
-            upstream: None,
-            upstream_reply: None,
+            upstream: UpstreamWord::default(),
             message_id: MessageIdScanner::default(),
+            has_message: false,
             size: 0,
         }
     }
@@ -187,7 +172,7 @@ impl Transaction {
     /// Brings recipients of one class to the upstream and settles each of them.
     async fn bring(&mut self, shared: &Shared, asked: &mut [Asked], group: Vec<usize>, deadline: Instant) {
         let outcome = match &mut self.bound {
-            Some(bound) => bound.more_recipients(asked, &group, deadline).await,
+            Some(bound) => bound.more_recipients(asked, &group, deadline, &mut self.upstream).await,
             None => self.first_recipients(shared, asked, &group, deadline).await,
         };
         match outcome {
@@ -211,7 +196,7 @@ impl Transaction {
         }
     }
 
-    /// Opens the relay. The transaction is bound from here on; [`Self::settle`] unbinds it if nobody was accepted.
+    /// Opens the relay. If the upstream accepts one of them, the transaction is bound from here on.
     async fn first_recipients(
         &mut self,
         shared: &Shared,
@@ -229,15 +214,15 @@ impl Transaction {
             return Err(Said::no_route());
         };
         let route = fetch(shared, digest).await?;
-        let one_recipient = route.protocol == torwart_core::Protocol::Lmtp;
+        let one_recipient = route.protocol == Protocol::Lmtp;
         let count = if one_recipient { 1 } else { group.len() };
         let paths = paths(asked, group.get(..count).unwrap_or(group));
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         let (relay, replies) = match shared.upstreams.begin(&route, &self.mail, &paths, deadline).await {
             Ok(begun) => begun,
-            Err(refusal) => return Err(self.refused(refusal)),
+            Err(refusal) => return Err(self.upstream.refused(refusal)),
         };
-        self.upstream = Some(relay.upstream().to_owned());
+        self.upstream.name = Some(relay.upstream().to_owned());
         if replies.iter().any(|reply| reply.accepted) {
             self.bound = Some(Bound {
                 binding: Binding { class, size_limit, one_recipient },
@@ -252,14 +237,9 @@ impl Transaction {
         Ok((count, replies))
     }
 
-    fn refused(&mut self, refusal: UpstreamRefusal) -> Said {
-        note(&mut self.upstream, &mut self.upstream_reply, &refusal);
-        Said::new(refusal.reply, refusal.reason)
-    }
-
     fn upstream_said(&mut self, recipient: &Asked, reply: RelayReply) -> Said {
         let RelayReply { accepted, client_reply, upstream_reply, reason } = reply;
-        self.upstream_reply = Some(upstream_reply);
+        self.upstream.reply = Some(upstream_reply);
         if accepted && let Some(bound) = &mut self.bound {
             bound.accepted.push(recipient.to.clone());
             let score = recipient.verdict.as_ref().map_or(0.0, |verdict| verdict.score);
@@ -299,10 +279,12 @@ impl Transaction {
             Err(refusal) => Err(refusal),
         };
         match outcome {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.has_message = true;
+                Ok(())
+            }
             Err(refusal) => {
-                note(&mut self.upstream, &mut self.upstream_reply, &refusal);
-                let said = Said::new(refusal.reply, refusal.reason);
+                let said = self.upstream.refused(refusal);
                 bound.lose(said.clone());
                 Err(said)
             }
@@ -339,8 +321,7 @@ impl Transaction {
             return bound.lose(Said::too_large(limit));
         }
         if let Err(refusal) = relay.body(decoded).await {
-            note(&mut self.upstream, &mut self.upstream_reply, &refusal);
-            bound.lose(Said::new(refusal.reply, refusal.reason));
+            bound.lose(self.upstream.refused(refusal));
         }
     }
 
@@ -377,31 +358,31 @@ impl Transaction {
         match relay.finish(Instant::now() + DOT).await {
             Final::Accepted { upstream_reply } => {
                 bound.relay = RelayState::Spent(DeliveryResult::Delivered);
-                self.upstream_reply = Some(upstream_reply);
+                self.upstream.reply = Some(upstream_reply);
                 (Said::delivered(self.id), MessageOutcome::Delivered)
             }
             Final::Refused(refusal) => {
-                let said = self.refused(refusal);
-                if let (Some(bound), torwart_core::Action::Reject) = (&mut self.bound, said.action) {
+                let said = self.upstream.refused(refusal);
+                if let (Some(bound), Action::Reject) = (&mut self.bound, said.action) {
                     bound.relay = RelayState::Spent(DeliveryResult::Rejected);
                 }
                 outcome_of(said)
             }
-            Final::Unknown(refusal) => (self.refused(refusal), MessageOutcome::Unknown),
+            Final::Unknown(refusal) => (self.upstream.refused(refusal), MessageOutcome::Unknown),
         }
     }
 
     /// Ends the transaction. `said` is the last word to its DATA or its dot; without one the client gave it up, or
     /// no recipient was accepted.
-    pub(crate) fn end(mut self, said: Option<&Said>, reason: Reason, with_message: bool) -> Ended {
+    pub(crate) fn end(mut self, said: Option<&Said>, reason: Reason) -> Ended {
         let delivery = self.delivery();
-        if let Some(bound) = self.bound.take_if(|bound| matches!(bound.relay, RelayState::Open(_))) {
-            self.bound = Some(bound.abandon());
+        if let Some(bound) = &mut self.bound {
+            bound.lose(Said::no_route());
         }
         let (action, code, reason) = match (said, &self.bound, self.recipients.first()) {
             (Some(said), _, _) => (said.action, Some(said.reply.code), said.reason),
             (None, None, Some(first)) => (first.action, Some(first.code), first.reason),
-            (None, _, _) => (torwart_core::Action::Defer, None, reason),
+            (None, _, _) => (Action::Defer, None, reason),
         };
         let score = self.recipients.iter().map(|recipient| recipient.score).fold(0.0, f32::max);
         let class: Option<ClassDigest> = self.bound.as_ref().map(|bound| bound.binding.class);
@@ -411,7 +392,7 @@ impl Transaction {
             peer: self.peer,
             envelope: self.envelope,
             message_id: self.message_id.into_found(),
-            size: with_message.then_some(self.size),
+            size: self.has_message.then_some(self.size),
             action,
             code,
             reason,
@@ -419,8 +400,8 @@ impl Transaction {
             checks: self.checks,
             identity: self.identity,
             domain_class: class,
-            upstream: self.upstream,
-            upstream_reply: self.upstream_reply,
+            upstream: self.upstream.name,
+            upstream_reply: self.upstream.reply,
             revision: self.revision,
             enforced: self.enforced,
             duration_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -445,52 +426,6 @@ impl Transaction {
     }
 }
 
-// === impl Bound ===
-
-impl Bound {
-    async fn more_recipients(
-        &mut self,
-        asked: &[Asked],
-        group: &[usize],
-        deadline: Instant,
-    ) -> Result<(usize, Vec<RelayReply>), Said> {
-        let relay = match &mut self.relay {
-            RelayState::Open(relay) => relay,
-            RelayState::Lost(said) => return Err(said.clone()),
-            RelayState::Spent(_) => return Err(Said::no_route()),
-        };
-        let paths = paths(asked, group);
-        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-        match relay.recipients(&paths, deadline).await {
-            Ok(replies) => Ok((group.len(), replies)),
-            Err(refusal) => {
-                let said = Said::new(refusal.reply, refusal.reason);
-                self.lose(said.clone());
-                Err(said)
-            }
-        }
-    }
-
-    /// Lets the upstream go without a dot; the first reason stays.
-    fn lose(&mut self, said: Said) {
-        if !matches!(self.relay, RelayState::Open(_)) {
-            return;
-        }
-        if let RelayState::Open(relay) = std::mem::replace(&mut self.relay, RelayState::Lost(said)) {
-            relay.abandon();
-        }
-    }
-
-    fn abandon(mut self) -> Self {
-        self.lose(Said::no_route());
-        self
-    }
-}
-
-fn paths(asked: &[Asked], group: &[usize]) -> Vec<String> {
-    group.iter().filter_map(|&i| asked.get(i)).map(Asked::upstream_path).collect()
-}
-
 async fn fetch(shared: &Shared, digest: RouteDigest) -> Result<Arc<Route>, Said> {
     match tokio::time::timeout(VERDICT, shared.verdicts.route(digest)).await {
         Ok(Ok(route)) => Ok(route),
@@ -498,21 +433,17 @@ async fn fetch(shared: &Shared, digest: RouteDigest) -> Result<Arc<Route>, Said>
             tracing::warn!(%error, route = %digest, "the route could not be fetched");
             Err(Said::no_verdict())
         }
-        Err(_) => Err(Said::no_verdict()),
+        Err(_) => {
+            tracing::warn!(route = %digest, "the route was not fetched in time");
+            Err(Said::no_verdict())
+        }
     }
-}
-
-fn note(upstream: &mut Option<String>, upstream_reply: &mut Option<String>, refusal: &UpstreamRefusal) {
-    if refusal.upstream.is_some() {
-        upstream.clone_from(&refusal.upstream);
-    }
-    upstream_reply.clone_from(&refusal.upstream_reply);
 }
 
 fn outcome_of(said: Said) -> (Said, MessageOutcome) {
     let outcome = match said.action {
-        torwart_core::Action::Accept | torwart_core::Action::Defer => MessageOutcome::Deferred,
-        torwart_core::Action::Reject => MessageOutcome::Rejected,
+        Action::Accept | Action::Defer => MessageOutcome::Deferred,
+        Action::Reject => MessageOutcome::Rejected,
     };
     (said, outcome)
 }

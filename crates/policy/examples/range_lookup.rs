@@ -11,7 +11,8 @@ use torwart_policy::RangeTable;
 use torwart_policy::model::{Range, RangeAction};
 
 const PREFIXES: usize = 1_000_000;
-const LOOKUPS: usize = 4_000_000;
+const LOOKUPS: usize = 500_000;
+const ROUNDS: usize = 9;
 
 /// SplitMix64: the same numbers in every run.
 struct Random(u64);
@@ -73,12 +74,18 @@ fn main() {
         ("IPv4", (0..65_536).map(|_| random.ipv4()).collect::<Vec<_>>()),
         ("IPv6", (0..65_536).map(|_| random.ipv6()).collect::<Vec<_>>()),
     ] {
-        let start = Instant::now();
+        let mut best = u128::MAX;
         let mut found = 0usize;
-        for address in addresses.iter().cycle().take(LOOKUPS) {
-            found += usize::from(black_box(table.find(black_box(*address), 50_000)).is_some());
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            for address in addresses.iter().cycle().take(LOOKUPS) {
+                found += usize::from(black_box(table.find(black_box(*address), 50_000)).is_some());
+            }
+            best = best.min(start.elapsed().as_nanos() / LOOKUPS as u128);
         }
-        let each = start.elapsed().as_nanos() / LOOKUPS as u128;
-        println!("{family}: {each} ns per look-up, {found} of {LOOKUPS} found");
+        println!(
+            "{family}: {best} ns per look-up in the best of {ROUNDS} rounds, {}% found",
+            100 * found / LOOKUPS / ROUNDS
+        );
     }
 }

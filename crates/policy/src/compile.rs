@@ -28,10 +28,10 @@ use serde_json::{Value, json};
 use torwart_api::{Kind, MailDomain, MailGateway, Manifest, ObjectRef};
 
 use crate::domains::{DomainPattern, DomainTable};
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Tenancy};
 use crate::model::{Domain, Policy, RangeAction};
 use crate::snapshot::{Snapshot, essential};
-use claims::{Candidate, Claims};
+use claims::{Candidate, Claims, Settled};
 use domain::{CompiledDomain, DomainContext};
 use gateway::CompiledGateway;
 
@@ -92,14 +92,14 @@ pub fn compile(inputs: &Inputs) -> Compilation {
     let gateway = match choose_gateway(inputs, &mut objects, &mut compilation) {
         Ok(gateway) => gateway,
         Err(unusable) => {
-            let claims = read_domains(inputs, objects, &unusable, &mut compilation);
-            settle(claims, &mut compilation);
+            let context = DomainContext { inputs, gateway: &unusable };
+            read_domains(&context, objects, &mut compilation);
             compilation.outcomes.values_mut().for_each(|outcome| outcome.state = State::Rejected);
             return compilation;
         }
     };
-    let claims = read_domains(inputs, objects, &gateway, &mut compilation);
-    let accepted = settle(claims, &mut compilation);
+    let context = DomainContext { inputs, gateway: &gateway };
+    let accepted = read_domains(&context, objects, &mut compilation);
     if let Some(held) = removal::hold(inputs, &gateway.manifest, &accepted) {
         hold_last(inputs, held, compilation)
     } else {
@@ -203,7 +203,7 @@ fn choose_gateway(
         let manifest = present.clone();
         let (compiled, found) = gateway::read(Arc::new(manifest));
         if found.is_empty() {
-            compilation.accept(name, not_yet::gateway(&crate::snapshot::to_value(&present.spec)));
+            compilation.accept(name, not_yet::gateway(&present.spec));
             return Ok(compiled);
         }
         errors = found;
@@ -229,62 +229,58 @@ fn no_gateway(inputs: &Inputs) -> String {
 // === the MailDomains ===
 
 fn read_domains(
-    inputs: &Inputs,
+    context: &DomainContext<'_>,
     objects: Objects<'_>,
-    gateway: &CompiledGateway,
     compilation: &mut Compilation,
-) -> Claims<Accepted> {
-    let context = DomainContext { inputs, gateway };
+) -> BTreeMap<ObjectRef, Accepted> {
+    let DomainContext { inputs, .. } = context;
     let last = inputs.last.as_deref();
-    let mut claims = Claims::new(matches!(inputs.tenancy, crate::inputs::Tenancy::Administrator));
-    for (name, present) in objects.domains {
-        let mut forms = Vec::new();
-        let mut permitted = true;
-        if let Some(present) = present {
-            match context.compile(name, present) {
-                Ok(compiled) => {
-                    let warnings = not_yet::domain(&crate::snapshot::to_value(&present.spec));
-                    compilation.accept(name, warnings);
-                    let manifest =
-                        MailDomain { metadata: essential(&present.metadata), spec: present.spec.clone() };
-                    forms.push(Accepted { manifest: Arc::new(manifest), compiled });
-                }
-                Err(refused) => {
-                    permitted = refused.permitted;
-                    compilation.reject(name, refused.errors);
-                }
-            }
-        } else if let Some(outcome) = compilation.outcomes.get_mut(name) {
-            outcome.state = State::Rejected;
-        }
+    let mut claims = Claims::new(matches!(inputs.tenancy, Tenancy::Administrator));
+    for (name, manifest) in objects.domains {
         let held = last.and_then(|last| last.domains.get(name));
-        if let Some(held) = held.filter(|_| permitted)
-            && let Ok(compiled) = context.compile(name, held)
-        {
-            forms.push(Accepted { manifest: held.clone(), compiled });
+        let mut candidate = Candidate {
+            object: name.clone(),
+            created: manifest.and_then(|manifest| manifest.metadata.creation_timestamp),
+            held: held.map(|held| domain::patterns(&held.spec.domains)).unwrap_or_default(),
+            present: None,
+            may_fall_back: true,
+        };
+        match manifest.map(|manifest| (manifest, context.compile(name, manifest))) {
+            Some((manifest, Ok(compiled))) => {
+                compilation.accept(name, not_yet::domain(&manifest.spec));
+                let manifest = match held.filter(|held| held.spec == manifest.spec) {
+                    Some(held) if held.metadata.generation == manifest.metadata.generation => held.clone(),
+                    _ => Arc::new(MailDomain {
+                        metadata: essential(&manifest.metadata),
+                        spec: manifest.spec.clone(),
+                    }),
+                };
+                candidate.present = Some(Accepted { manifest, compiled });
+            }
+            Some((_, Err(refused))) => {
+                candidate.may_fall_back = refused.permitted;
+                compilation.keep_or_reject(name, refused.errors, false);
+            }
+            None => compilation.keep_or_reject(name, Vec::new(), false),
         }
-        let held_domains = held.map(|held| domain::patterns(&held.spec.domains)).unwrap_or_default();
-        let created = present.and_then(|present| present.metadata.creation_timestamp);
-        claims.add(Candidate { object: name.clone(), created, held: held_domains, forms });
+        claims.add(candidate);
     }
-    claims
-}
-
-/// Lets the claims decide and notes who lost what.
-fn settle(claims: Claims<Accepted>, compilation: &mut Compilation) -> BTreeMap<ObjectRef, Accepted> {
+    let settled = claims.settle(
+        |form: &Accepted| &form.compiled.patterns,
+        |name| {
+            let manifest = last?.domains.get(name)?.clone();
+            let compiled = context.compile(name, &manifest).ok()?;
+            Some(Accepted { manifest, compiled })
+        },
+    );
     let mut accepted = BTreeMap::new();
-    for settled in claims.settle(|form| &form.compiled.patterns) {
-        let kept = settled.form.is_some();
-        if !settled.conflicts.is_empty() {
-            compilation.keep_or_reject(&settled.object, settled.conflicts, kept);
-        } else if kept
-            && let Some(outcome) = compilation.outcomes.get_mut(&settled.object)
-            && outcome.state == State::Rejected
-        {
-            outcome.state = State::Kept;
+    for Settled { object, form, conflicts } in settled {
+        let state = compilation.outcomes.get(&object).map(|outcome| outcome.state);
+        if !conflicts.is_empty() || state != Some(State::Accepted) {
+            compilation.keep_or_reject(&object, conflicts, form.is_some());
         }
-        if let Some(form) = settled.form {
-            accepted.insert(settled.object, form);
+        if let Some(form) = form {
+            accepted.insert(object, form);
         }
     }
     accepted

@@ -153,7 +153,8 @@ struct Case<'a, 'p> {
 pub fn screen<'p>(policy: &'p Policy, facts: &Facts<'_>, now: i64) -> Screening<'p> {
     let gateway_range = policy.gateway.ranges.find(facts.client, now).map(|range| &**range);
     let unnatural = is_suspect(facts.client, facts.own_addresses);
-    let score: f32 = facts.checks.iter().map(|check| check.score).sum();
+    // Not `sum`, which makes -0.0 of nothing.
+    let score = facts.checks.iter().fold(0.0, |sum, check| sum + check.score);
     let recipients = facts
         .recipients
         .iter()

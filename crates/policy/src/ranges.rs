@@ -11,7 +11,7 @@
 //!   10.1.2.0/24   guests  priority 200, expires   [guests, office]  office again from then on
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -29,15 +29,12 @@ pub struct RangeTable {
 #[derive(Debug)]
 struct Tables {
     ranges: Vec<Arc<Range>>,
-    ipv4: PrefixMap<Ipv4Net, Candidates>,
-    ipv6: PrefixMap<Ipv6Net, Candidates>,
-}
-
-/// Indices into `Tables::ranges`: the best first; only the last never expires.
-#[derive(Debug, Clone)]
-struct Candidates {
-    best: u32,
-    others: Box<[u32]>,
+    /// Each list of candidates once, as indices into `ranges`: the best first; only the last never expires. A million
+    /// prefixes share a few lists, so that these stay in the processor's cache and a prefix costs four bytes.
+    candidates: Vec<Box<[u32]>>,
+    /// Indices into `candidates`.
+    ipv4: PrefixMap<Ipv4Net, u32>,
+    ipv6: PrefixMap<Ipv6Net, u32>,
 }
 
 /// One range at one prefix, while the table is built.
@@ -77,23 +74,30 @@ impl RangeTable {
         if ipv4.is_empty() && ipv6.is_empty() {
             return Self::default();
         }
-        let ipv4 = resolve(ipv4, |outer, inner| outer.contains(inner));
-        let ipv6 = resolve(ipv6, |outer, inner| outer.contains(inner));
-        let tables =
-            Tables { ranges: all, ipv4: ipv4.into_iter().collect(), ipv6: ipv6.into_iter().collect() };
+        let mut lists = Lists::default();
+        let ipv4 = resolve(ipv4, &mut lists, |outer, inner| outer.contains(inner));
+        let ipv6 = resolve(ipv6, &mut lists, |outer, inner| outer.contains(inner));
+        let tables = Tables {
+            ranges: all,
+            candidates: lists.into_vec(),
+            ipv4: ipv4.into_iter().collect(),
+            ipv6: ipv6.into_iter().collect(),
+        };
         Self { tables: Some(Box::new(tables)) }
     }
 
     /// The range that holds for `address` at `now` (Unix seconds). IPv4-mapped IPv6 is IPv4.
     pub fn find(&self, address: IpAddr, now: i64) -> Option<&Arc<Range>> {
         let tables = self.tables.as_deref()?;
-        let candidates = match address.to_canonical() {
+        let list = match address.to_canonical() {
             IpAddr::V4(ip) => tables.ipv4.get_lpm(&Ipv4Net::from(ip))?.1,
             IpAddr::V6(ip) => tables.ipv6.get_lpm(&Ipv6Net::from(ip))?.1,
         };
-        std::iter::once(candidates.best)
-            .chain(candidates.others.iter().copied())
-            .filter_map(|index| tables.ranges.get(index as usize))
+        tables
+            .candidates
+            .get(*list as usize)?
+            .iter()
+            .filter_map(|index| tables.ranges.get(*index as usize))
             .find(|range| range.expires.is_none_or(|at| now < at))
     }
 
@@ -122,8 +126,9 @@ pub(crate) fn canonical_net(net: IpNet) -> IpNet {
 /// Gives each prefix its candidates. The map's order puts a prefix before all that it covers.
 fn resolve<N: Copy>(
     prefixes: BTreeMap<N, Vec<Candidate>>,
+    lists: &mut Lists,
     covers: impl Fn(&N, &N) -> bool,
-) -> Vec<(N, Candidates)> {
+) -> Vec<(N, u32)> {
     let mut resolved = Vec::with_capacity(prefixes.len());
     // The prefixes that cover the present one, outermost first, each with its sorted candidates.
     let mut open: Vec<(N, Vec<Candidate>)> = Vec::new();
@@ -138,13 +143,34 @@ fn resolve<N: Copy>(
         if let Some(last) = candidates.iter().position(|c| !c.expires) {
             candidates.truncate(last + 1);
         }
-        let mut order = candidates.iter().map(|c| c.range);
-        if let Some(best) = order.next() {
-            resolved.push((net, Candidates { best, others: order.collect() }));
-        }
+        resolved.push((net, lists.index_of(candidates.iter().map(|c| c.range).collect())));
         open.push((net, candidates));
     }
     resolved
+}
+
+/// Lists of candidates, each once.
+#[derive(Default)]
+struct Lists(HashMap<Box<[u32]>, u32>);
+
+// === impl Lists ===
+
+impl Lists {
+    fn index_of(&mut self, list: Box<[u32]>) -> u32 {
+        // There are fewer lists than prefixes, and fewer prefixes than a file has bytes.
+        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        *self.0.entry(list).or_insert(next)
+    }
+
+    fn into_vec(self) -> Vec<Box<[u32]>> {
+        let mut lists = vec![Box::default(); self.0.len()];
+        for (list, index) in self.0 {
+            if let Some(place) = lists.get_mut(index as usize) {
+                *place = list;
+            }
+        }
+        lists
+    }
 }
 
 #[cfg(test)]

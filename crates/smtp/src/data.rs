@@ -85,7 +85,9 @@ impl DataReader {
     /// Takes from `input` and appends to `message` (at most two bytes for each one taken). Returns how many it took:
     /// all with `Progress::More`, up to the point in question otherwise.
     pub fn read(&mut self, input: &[u8], message: &mut Vec<u8>) -> (usize, Progress) {
-        message.reserve(input.len() + 2);
+        if !input.is_empty() {
+            message.reserve(input.len() + 2);
+        }
         let mut at = 0;
         while let Some((&byte, _)) = input.get(at..).and_then(<[u8]>::split_first) {
             let fault = match (self.state, byte) {

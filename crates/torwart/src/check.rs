@@ -1,5 +1,6 @@
 //! `torwart check`: what `torwart run` would say of these files.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,14 +16,20 @@ pub(crate) fn check(paths: &[PathBuf]) -> ExitCode {
     // Where the gateway will listen is not known here.
     let listeners: &[SocketAddr] = &[];
     let loaded = compile_files(&files, None, listeners, SystemClock.now());
+    // Whoever closes the pipe doesn't want to read on; the outcome is in the exit status.
+    let _ = print(&loaded, files.len());
+    if loaded.mistakes().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(loaded: &Loaded, files: usize) -> io::Result<()> {
+    let mut out = io::stdout().lock();
     for mistake in loaded.mistakes() {
-        println!("{mistake}");
+        writeln!(out, "{mistake}")?;
     }
     for warning in loaded.warnings() {
-        println!("warning: {warning}");
+        writeln!(out, "warning: {warning}")?;
     }
-    println!("{}", summary(&loaded, files.len()));
-    if loaded.mistakes().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    writeln!(out, "{}", summary(loaded, files))
 }
 
 fn summary(loaded: &Loaded, files: usize) -> String {

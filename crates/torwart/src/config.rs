@@ -331,7 +331,8 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let same_address = match (a.ip(), b.ip()) {
         (IpAddr::V4(a), IpAddr::V4(b)) => a == b || a.is_unspecified() || b.is_unspecified(),
         (IpAddr::V6(a), IpAddr::V6(b)) => a == b || a.is_unspecified() || b.is_unspecified(),
-        _ => false,
+        // `[::]` takes IPv4 as well.
+        (IpAddr::V6(v6), IpAddr::V4(_)) | (IpAddr::V4(_), IpAddr::V6(v6)) => v6.is_unspecified(),
     };
     same_address && a.port() == b.port() && a.port() != 0
 }

@@ -123,6 +123,8 @@ impl Gateway {
 
         let (shutdown, end) = (CancellationToken::new(), CancellationToken::new());
         tokio::spawn(admin::serve(listener, Arc::clone(&admin), end.clone()));
+        // Bound and with a policy: whoever connects now is served.
+        admin.ready.store(true, Ordering::Relaxed);
         tokio::spawn(follow_drain(admin, edge.drain_state()));
         Ok(Self {
             smtp: edge.local_addrs().to_vec(),
@@ -172,7 +174,7 @@ impl Gateway {
     }
 }
 
-/// Keeps `/readyz` in step with the edge. The listeners are bound before this starts.
+/// Keeps `/readyz` in step with the edge.
 async fn follow_drain(admin: Arc<Admin>, mut state: watch::Receiver<DrainState>) {
     loop {
         let ready = state.borrow_and_update().is_ready();

@@ -21,6 +21,7 @@ mod store;
 mod telemetry;
 
 use std::future::Future;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::cli::Command;
@@ -63,12 +64,17 @@ fn main() -> ExitCode {
 fn refuse(help: &str, unknown: Vec<String>, mistakes: Vec<Mistake>) -> ExitCode {
     let lines: Vec<String> = unknown.into_iter().chain(mistakes.iter().map(Mistake::to_string)).collect();
     let plural = if lines.len() == 1 { "" } else { "s" };
-    eprintln!("torwart: {} mistake{plural} in the command line:", lines.len());
+    complain(&format!("torwart: {} mistake{plural} in the command line:", lines.len()));
     for line in &lines {
-        eprintln!("  {line}");
+        complain(&format!("  {line}"));
     }
-    eprintln!("See: torwart {help}");
+    complain(&format!("See: torwart {help}"));
     ExitCode::from(EXIT_USAGE)
+}
+
+/// A line on standard error, if that can be written; the exit status says the same.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Runs `work` on all cores.
@@ -79,7 +85,7 @@ fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => {
-            eprintln!("torwart: the runtime can't be started: {error}");
+            complain(&format!("torwart: the runtime can't be started: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -174,3 +174,93 @@ impl Audience {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use torwart_policy::DomainMatch;
+    use torwart_verdict::ManualClock;
+
+    const GATEWAY: &str = "
+apiVersion: torwart.dev/v1alpha1
+kind: MailGateway
+metadata: {name: default}
+spec: {hostname: mx.example.net}
+";
+    const DOMAIN: &str = "
+apiVersion: torwart.dev/v1alpha1
+kind: MailDomain
+metadata: {name: example}
+spec:
+  domains: [example.org]
+  route:
+    upstreams: [{host: 192.0.2.1, port: 25}]
+";
+
+    fn loader() -> Loader {
+        Loader::new(Vec::new(), Arc::new(ManualClock::new(1_000)))
+    }
+
+    fn files(domain: Result<&str, &str>) -> Vec<SourceFile> {
+        let file = |name: &str, content: Result<&str, &str>| SourceFile {
+            name: name.to_owned(),
+            content: content.map(str::to_owned).map_err(str::to_owned),
+        };
+        vec![file("policy/gateway.yaml", Ok(GATEWAY)), file("policy/example.yaml", domain)]
+    }
+
+    fn knows_domain(compiled: &Compiled) -> bool {
+        matches!(compiled.policy.domains.find("example.org", 1_000), DomainMatch::Known { .. })
+    }
+
+    #[test]
+    fn what_looks_like_an_accident_removes_nothing() {
+        let half = &DOMAIN[..DOMAIN.len() / 2];
+        let accidents = [
+            ("emptied", files(Ok(""))),
+            ("blanked", files(Ok(" \n\n"))),
+            ("broken off", files(Ok(half))),
+            ("no YAML", files(Ok("{{{"))),
+            ("unreadable", files(Err("Permission denied"))),
+            ("its folder is unreadable", {
+                let mut files = files(Err("Permission denied"));
+                files[1].name = "policy".to_owned();
+                files
+            }),
+        ];
+        for (what, files_then) in accidents {
+            let mut loader = loader();
+            assert!(loader.load(files(Ok(DOMAIN))).unwrap().mistakes.is_empty());
+            let then = loader.load(files_then).unwrap();
+            assert!(knows_domain(&then), "{what}");
+            assert!(!then.mistakes.is_empty(), "{what} is not reported");
+            let again = loader.load(files(Ok(DOMAIN))).unwrap();
+            assert!(knows_domain(&again) && again.mistakes.is_empty(), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_gone_removes_its_objects() {
+        let mut loader = loader();
+        assert!(knows_domain(&loader.load(files(Ok(DOMAIN))).unwrap()));
+        let mut without = files(Ok(DOMAIN));
+        without.truncate(1);
+        let then = loader.load(without).unwrap();
+        assert!(matches!(then.policy.domains.find("example.org", 1_000), DomainMatch::Removed { .. }));
+        assert!(then.mistakes.is_empty());
+    }
+
+    #[test]
+    fn no_file_at_all_is_refused() {
+        assert!(loader().load(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_gateway_alone_is_enough_unless_something_is_wrong() {
+        let mut alone = files(Ok(DOMAIN));
+        alone.truncate(1);
+        assert!(loader().load(alone).is_ok());
+        let mistakes = loader().load(files(Ok("{{{"))).unwrap_err();
+        assert!(mistakes[0].starts_with("policy/example.yaml:1:"), "{mistakes:?}");
+    }
+}

@@ -15,7 +15,7 @@ use torwart_verdict::StoreSpec;
 use crate::config::RunConfig;
 use crate::gateway::{Gateway, Options, PolicySource};
 use crate::output::Output;
-use crate::{block_on, telemetry};
+use crate::{block_on, complain, telemetry};
 
 /// File descriptors beside those of client connections: one upstream connection each is counted apart; listeners,
 /// store, files, admin port and the runtime's own need some dozens.
@@ -36,7 +36,7 @@ pub(crate) fn run(config: RunConfig) -> ExitCode {
     let output = match Output::stdout() {
         Ok(output) => output,
         Err(error) => {
-            eprintln!("torwart: standard output can't be written: {error}");
+            complain(&format!("torwart: standard output can't be written: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -102,7 +102,7 @@ async fn serve(config: RunConfig) -> ExitCode {
 /// The reasons go to standard error, for whoever started it by hand; the log says that there are some.
 fn fail(reasons: &[String]) -> ExitCode {
     for reason in reasons {
-        eprintln!("torwart: {reason}");
+        complain(&format!("torwart: {reason}"));
     }
     let first = reasons.first().map(String::as_str).unwrap_or_default();
     tracing::error!(reasons = reasons.len(), first, "can't start; every reason is on standard error");

@@ -45,7 +45,7 @@ fn each_mistake_is_named_with_its_flag() {
     let files = Files::new();
     let policy = files.path("policy.yaml");
     let directory = files.directory.path().display();
-    let table: [(&str, &[&str]); 27] = [
+    let table: [(&str, &[&str]); 28] = [
         ("", &["--policy: is needed"]),
         ("--policy /nowhere/policy.yaml", &["--policy: /nowhere/policy.yaml can't be read"]),
         ("--smtp-listen 25", &["--smtp-listen: \"25\" is not an address and port"]),
@@ -55,6 +55,7 @@ fn each_mistake_is_named_with_its_flag() {
             &["--smtp-listen: 127.0.0.1:1 and 127.0.0.1:1"],
         ),
         ("--smtp-listen 0.0.0.0:25,127.0.0.1:25", &["--smtp-listen: 0.0.0.0:25 and 127.0.0.1:25"]),
+        ("--smtp-listen 127.0.0.1:25,[::]:25", &["--smtp-listen: 127.0.0.1:25 and [::]:25"]),
         ("--smtp-listen 127.0.0.1:9900", &["--admin-listen: 127.0.0.1:9900 is taken by --smtp-listen"]),
         ("--admin-listen x", &["--admin-listen: \"x\" is not an address"]),
         ("--admin-listen 127.0.0.1:1 --admin-listen 127.0.0.1:2", &["--admin-listen: is given 2 times"]),

@@ -182,6 +182,9 @@ async fn session(load: &Load, number: u64) -> Result<()> {
     let rcpt = "RCPT TO:<bert@example.org>\r\n";
     if load.message.is_empty() {
         ask(&mut stream, &mut buffer, rcpt, b'4').await?;
+        // A server that is out of order defers as well, and faster.
+        let greylisted = buffer.windows(7).any(|word| word.eq_ignore_ascii_case(b"greylis"));
+        ensure!(greylisted, "{}", String::from_utf8_lossy(&buffer).trim_end());
     } else {
         ask(&mut stream, &mut buffer, rcpt, b'2').await?;
         ask(&mut stream, &mut buffer, "DATA\r\n", b'3').await?;

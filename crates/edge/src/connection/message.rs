@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use torwart_core::Reason;
+use torwart_core::Id;
 use torwart_smtp::{Event, Violation};
 
-use super::{Connection, Flow, now};
+use super::{Connection, Flow, now, unless};
 use crate::metrics::{MessageOutcome, SessionOutcome};
 use crate::reply::Said;
 
@@ -21,38 +21,46 @@ const MESSAGE_READ: usize = 32 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     pub(super) async fn message(&mut self) -> Flow {
-        let config = self.shared.config.load_full();
-        let started = match &mut self.transaction {
-            Some(transaction) => transaction.start_data(&config.hostname, self.session.esmtp()).await,
-            None => Err(Said::no_route()),
+        let end_all = self.shared.orders.end_all.clone();
+        // up to the dot the order to end everything holds; from there on the upstream is waited for
+        let started = match unless(&end_all, self.start_message()).await {
+            ControlFlow::Continue(started) => started,
+            ControlFlow::Break(outcome) => return self.cut_off(outcome),
         };
         if let Err(said) = started {
             self.session.refuse_data(now(), &said.to_smtp(self.transaction_id()));
             self.shared.metrics.message(outcome_of(&said));
-            self.end_transaction(Some(&said), said.reason, false).await;
+            self.end_transaction(Some(&said), said.reason).await;
             return ControlFlow::Continue(());
         }
-        self.session.start_data(now());
-        self.flush().await?;
-        let dot = match self.stream_message().await {
-            ControlFlow::Continue(dot) => dot,
-            ControlFlow::Break(outcome) => {
-                self.shared.metrics.message(MessageOutcome::ClientGone);
-                let reason =
-                    if outcome == SessionOutcome::Shutdown { Reason::Shutdown } else { Reason::ClientGone };
-                if outcome == SessionOutcome::Shutdown {
-                    self.say_shutdown().await;
-                }
-                self.end_transaction(None, reason, true).await;
-                return ControlFlow::Break(outcome);
+        let dot = match unless(&end_all, self.stream_message()).await {
+            ControlFlow::Continue(ControlFlow::Continue(dot)) => dot,
+            ControlFlow::Continue(ControlFlow::Break(outcome)) | ControlFlow::Break(outcome) => {
+                return self.cut_off(outcome);
             }
         };
         self.input.shrink_to_fit();
         self.finish(dot).await
     }
 
-    /// Passes the message on until its dot. `Break` means that there will be none.
+    /// There will be no dot; the transaction ends with the session.
+    fn cut_off(&self, outcome: SessionOutcome) -> Flow {
+        self.shared.metrics.message(MessageOutcome::ClientGone);
+        ControlFlow::Break(outcome)
+    }
+
+    async fn start_message(&mut self) -> Result<(), Said> {
+        let config = self.shared.config.load_full();
+        match &mut self.transaction {
+            Some(transaction) => transaction.start_data(&config.hostname, self.session.esmtp()).await,
+            None => Err(Said::no_route()),
+        }
+    }
+
+    /// Says 354 and passes the message on until its dot.
     async fn stream_message(&mut self) -> ControlFlow<SessionOutcome, Dot> {
+        self.session.start_data(now());
+        self.flush().await?;
         let mut body = Vec::new();
         loop {
             let (used, event) = self.session.receive(now(), &self.input, &mut body);
@@ -93,14 +101,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     async fn read_message(&mut self) -> Flow {
         self.input.reserve(MESSAGE_READ);
         let deadline = tokio::time::Instant::from_std(self.session.deadline());
-        tokio::select! {
-            biased;
-            read = self.stream.read_buf(&mut self.input) => match read {
-                Ok(0) | Err(_) => ControlFlow::Break(SessionOutcome::ClientGone),
-                Ok(_) => ControlFlow::Continue(()),
-            },
-            () = self.shared.orders.end_all.cancelled() => ControlFlow::Break(SessionOutcome::Shutdown),
-            () = tokio::time::sleep_until(deadline) => {
+        match tokio::time::timeout_at(deadline, self.stream.read_buf(&mut self.input)).await {
+            Ok(Ok(0) | Err(_)) => ControlFlow::Break(SessionOutcome::ClientGone),
+            Ok(Ok(_)) => ControlFlow::Continue(()),
+            Err(_) => {
                 self.session.handle_timeout(now());
                 self.flush().await?;
                 ControlFlow::Break(SessionOutcome::Timeout)
@@ -124,11 +128,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         }
         self.session.finish_message(now(), &said.to_smtp(id));
         let written = self.flush().await;
-        self.end_transaction(Some(&said), said.reason, true).await;
+        self.end_transaction(Some(&said), said.reason).await;
         written
     }
 
-    fn transaction_id(&self) -> torwart_core::Id {
+    fn transaction_id(&self) -> Id {
         self.transaction.as_ref().map_or(self.peer.session, |transaction| transaction.id())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use torwart_core::{ListenerTls, Peer};
+use torwart_core::{ListenerTls, Peer, Reply};
 use torwart_smtp::{Session, TlsOffer};
 
 use super::{Connection, WRITE, now, session_record};
@@ -63,16 +63,17 @@ where
 async fn greet(shared: &Shared, peer: &Arc<Peer>, started: Instant) -> Session {
     let greeting = shared.greetings.greet(&*shared.verdicts, peer, started).await;
     let mut session = Session::new(shared.config.load_full(), now());
-    match greeting.refuse {
-        Some((refusal, _)) => session.refuse_connection(&reply::to_smtp(&refusal, peer.session)),
-        None => session.greet(match (shared.tls.is_some(), greeting.tls) {
-            (false, ListenerTls::Offer | ListenerTls::Hide) | (true, ListenerTls::Hide) => {
-                TlsOffer::Unavailable
-            }
-            (true, ListenerTls::Offer) => TlsOffer::Offered,
-            // without a certificate this client's mail has to wait: what is required is not waived
-            (_, ListenerTls::Require) => TlsOffer::Required,
-        }),
+    match (greeting.refuse, greeting.tls) {
+        (Some((refusal, _)), _) => session.refuse_connection(&reply::to_smtp(&refusal, peer.session)),
+        (None, ListenerTls::Require) if shared.tls.is_none() => {
+            // 530 would bounce mail for a certificate that we lack
+            tracing::error!(client = %peer.address, "the policy requires TLS of this client, and there is no certificate");
+            let reply = Reply::new(421, (4, 3, 5), "TLS is required and not available right now");
+            session.refuse_connection(&reply::to_smtp(&reply, peer.session));
+        }
+        (None, ListenerTls::Require) => session.greet(TlsOffer::Required),
+        (None, ListenerTls::Offer) if shared.tls.is_some() => session.greet(TlsOffer::Offered),
+        (None, ListenerTls::Offer | ListenerTls::Hide) => session.greet(TlsOffer::Unavailable),
     }
     session
 }

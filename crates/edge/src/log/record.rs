@@ -307,7 +307,8 @@ impl Serialize for Enhanced {
 impl Serialize for Score {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let score = if self.0.is_finite() { self.0 } else { 0.0 };
-        serializer.serialize_f64((f64::from(score) * 100.0).round() / 100.0)
+        // adding 0 turns -0 into 0
+        serializer.serialize_f64((f64::from(score) * 100.0).round() / 100.0 + 0.0)
     }
 }
 

@@ -105,3 +105,15 @@ fn the_checksum_is_castagnoli_s() {
     assert_eq!(crc32c([0u8; 32].into_iter()), 0x8a91_36aa);
     assert_eq!(crc32c(b"123456789".iter().copied()), 0xe306_9283);
 }
+
+#[test]
+fn the_fuzz_target_holds_on_its_seeds() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/proxy_header");
+    let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().map(|seed| seed.unwrap().path()).collect();
+    assert!(seeds.len() >= 4, "the seeds are gone");
+    for seed in seeds {
+        // the name is shown if the entry panics
+        println!("{}", seed.display());
+        fuzz_header(&std::fs::read(&seed).unwrap());
+    }
+}

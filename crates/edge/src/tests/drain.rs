@@ -78,6 +78,32 @@ async fn after_the_time_limit_a_transaction_without_data_is_ended_too() {
 }
 
 #[tokio::test]
+async fn after_the_time_limit_nobody_waits_for_an_upstream_before_its_dot() {
+    for step in ["RCPT", "DATA"] {
+        let mut upstream = FakeUpstream::start(match step {
+            "RCPT" => |line| line.starts_with("RCPT").then_some("hang"),
+            _ => |line| line.starts_with("DATA").then_some("hang"),
+        })
+        .await;
+        let mut gateway = Gateway::start_with(&[upstream.address], |settings, _| {
+            settings.drain_timeout = Duration::from_millis(1);
+        })
+        .await;
+        let mut client = gateway.client().await;
+        client.begin(&[]).await;
+        client.send("RCPT TO:<ok@example.org>\r\nDATA\r\n").await;
+        upstream.hears(step).await;
+        gateway.shutdown.cancel();
+        if step == "DATA" {
+            client.expect(250).await;
+        }
+        client.expect(421).await;
+        assert_eq!(gateway.line().await["reason"], "shutdown");
+        soon(&mut gateway.running).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_dot_that_has_gone_upstream_is_waited_for() {
     let mut upstream = FakeUpstream::start(|line| (line == ".").then_some("hang")).await;
     let gateway = Gateway::start_with(&[upstream.address], |settings, _| {

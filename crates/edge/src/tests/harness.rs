@@ -35,6 +35,8 @@ pub(super) struct Script {
     routes: HashMap<RouteDigest, Arc<Route>>,
     pub(super) refuse_connection: Option<(Reply, Reason)>,
     pub(super) tls: ListenerTls,
+    /// Every question about a connection fails.
+    pub(super) unavailable: bool,
     pub(super) connections_asked: AtomicU32,
     pub(super) questions: Mutex<Vec<RecipientsQuestion>>,
     deliveries: mpsc::UnboundedSender<Delivery>,
@@ -53,6 +55,7 @@ impl Script {
             routes: routes.collect(),
             refuse_connection: None,
             tls: ListenerTls::Offer,
+            unavailable: false,
             connections_asked: AtomicU32::new(0),
             questions: Mutex::default(),
             deliveries,
@@ -120,6 +123,9 @@ impl Verdicts for Script {
         _: ConnectionQuestion,
     ) -> BoxFuture<'_, Result<ConnectionAnswer, Unavailable>> {
         self.connections_asked.fetch_add(1, Ordering::Relaxed);
+        if self.unavailable {
+            return Box::pin(async { Err(Unavailable("gone".into())) });
+        }
         let answer = ConnectionAnswer {
             refuse: self.refuse_connection.clone(),
             tls: self.tls,

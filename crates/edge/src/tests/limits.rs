@@ -1,9 +1,12 @@
 //! Connections that are too many, that say nothing, or that come through a proxy.
 
+use std::sync::Arc;
+
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::harness::{Client, Gateway};
+use super::harness::{Client, Gateway, Script, mail_log};
+use crate::{CertificateFiles, Edge, Settings};
 
 async fn connect(gateway: &Gateway) -> Client<TcpStream> {
     Client::new(TcpStream::connect(gateway.address()).await.unwrap())
@@ -35,6 +38,23 @@ async fn connections_over_the_limit_hear_421_and_places_come_back() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn every_mistake_in_the_settings_is_reported_at_once() {
+    let taken = Gateway::start(&[]).await.address();
+    let registry = prometheus::Registry::new();
+    let (log, _writer, _lines) = mail_log(&registry);
+    let missing =
+        CertificateFiles { certificate: "/nonexistent/c.pem".into(), key: "/nonexistent/k.pem".into() };
+    let settings =
+        Settings { listen: vec![taken, taken], certificates: vec![missing], ..Settings::default() };
+    let verdicts = Arc::new(Script::new(&[]).0);
+    let Err(mistakes) = Edge::bind(settings, verdicts, log, &registry) else { panic!("it was bound") };
+    let shown: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    assert_eq!(shown.len(), 3, "{shown:?}");
+    assert!(shown[0].starts_with(&format!("--smtp-listen {taken}: ")), "{shown:?}");
+    assert!(shown[2].starts_with("--tls-cert/--tls-key: /nonexistent/c.pem: "), "{shown:?}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use torwart_core::ListenerTls;
 
 use super::harness::{Client, FakeUpstream, Gateway};
 use crate::CertificateFiles;
@@ -77,6 +78,23 @@ async fn a_message_over_tls_says_so_in_received_and_log() {
     let line = gateway.line().await;
     assert_eq!(line["tls"], "TLSv1.3 TLS13_AES_256_GCM_SHA384");
     assert_eq!(line["helo"], "again.example");
+}
+
+#[tokio::test]
+async fn an_address_range_can_require_or_hide_tls() {
+    let folder = TempDir::new().unwrap();
+    let pair = files(folder.path(), "mx");
+    issue(folder.path(), "mx.example.net", &pair);
+    for (tls, offered, code) in [(ListenerTls::Require, true, 530), (ListenerTls::Hide, false, 250)] {
+        let gateway = Gateway::start_with(&[], |settings, script| {
+            settings.certificates = vec![pair.clone()];
+            script.tls = tls;
+        })
+        .await;
+        let mut client = gateway.client().await;
+        assert_eq!(client.say("EHLO client.example", 250).await.contains("STARTTLS"), offered, "{tls:?}");
+        client.say("MAIL FROM:<a@example.com>", code).await;
+    }
 }
 
 #[tokio::test]

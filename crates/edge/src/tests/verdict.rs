@@ -59,6 +59,16 @@ async fn a_lost_verdict_is_451_at_rcpt() {
 }
 
 #[tokio::test]
+async fn a_lost_verdict_does_not_keep_anyone_from_the_banner() {
+    let gateway = Gateway::start_with(&[], |_, script| script.unavailable = true).await;
+    let mut client = gateway.client().await;
+    client.say("QUIT", 221).await;
+    // nothing is remembered of an answer that was none
+    gateway.client().await.say("QUIT", 221).await;
+    assert_eq!(gateway.script.connections_asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
 async fn a_verdict_without_a_route_to_be_had_is_451() {
     let gateway = Gateway::start(&[]).await;
     let mut client = gateway.client().await;
@@ -144,11 +154,12 @@ async fn an_answer_for_all_connections_is_not_asked_for_each() {
 }
 
 #[tokio::test]
-async fn a_range_that_requires_tls_waives_it_for_nobody() {
+async fn tls_that_is_required_and_cannot_be_had_makes_the_mail_wait() {
     let gateway = Gateway::start_with(&[], |_, script| script.tls = ListenerTls::Require).await;
-    let mut client = gateway.client().await;
-    client.say("EHLO client.example", 250).await;
-    client.say("MAIL FROM:<a@example.com>", 530).await;
+    let mut client = Client::new(TcpStream::connect(gateway.address()).await.unwrap());
+    let reply = client.expect(421).await;
+    assert!(reply.starts_with("421 4.3.5 "), "{reply}");
+    assert!(client.is_closed().await);
 }
 
 #[tokio::test]

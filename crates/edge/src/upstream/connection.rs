@@ -150,12 +150,7 @@ impl Connection {
     /// `Interrupted` means that the upstream cannot have got the last of the output; `All`, that it may have.
     fn poll_write(&mut self, cx: &mut Context<'_>, stop_at_answer: bool) -> Poll<Written> {
         while self.unwritten() > 0 {
-            // Costs no system call unless something has come.
-            while self.fault.is_none()
-                && !self.is_answered(stop_at_answer)
-                && self.poll_receive(cx).is_ready()
-            {}
-            if self.fault.is_some() || self.is_answered(stop_at_answer) {
+            if self.watch(cx, stop_at_answer) {
                 return Poll::Ready(Written::Interrupted);
             }
             let Some(stream) = &mut self.stream else { return Poll::Ready(Written::Interrupted) };
@@ -174,11 +169,10 @@ impl Connection {
             match Pin::new(stream).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => self.fault = Some(Fault::from(error)),
+                // Encrypted, but not all of it sent: what is left includes the end.
                 Poll::Pending => {
-                    while self.fault.is_none() && self.poll_receive(cx).is_ready() {}
-                    if self.fault.is_none() {
-                        return Poll::Pending;
-                    }
+                    let speaks = self.watch(cx, stop_at_answer);
+                    return if speaks { Poll::Ready(Written::Interrupted) } else { Poll::Pending };
                 }
             }
         }
@@ -187,8 +181,16 @@ impl Connection {
         Poll::Ready(Written::All)
     }
 
-    fn is_answered(&self, stop_at_answer: bool) -> bool {
-        stop_at_answer && !self.heard.is_empty()
+    /// Takes in what has come, which costs no system call if nothing has. Whether that is a reason to stop writing.
+    fn watch(&mut self, cx: &mut Context<'_>, stop_at_answer: bool) -> bool {
+        loop {
+            if self.fault.is_some() || stop_at_answer && !self.heard.is_empty() {
+                return true;
+            }
+            if self.poll_receive(cx).is_pending() {
+                return false;
+            }
+        }
     }
 
     /// One read, digested into `heard` and `fault`.

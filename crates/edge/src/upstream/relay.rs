@@ -149,7 +149,7 @@ impl Relay {
             Ok(Err(setback)) => Final::Refused(it.refused(setback)),
             Err(setback) => Final::Unknown(it.refused(setback)),
         };
-        self.0.release();
+        (*self.0).release();
         ended
     }
 
@@ -337,17 +337,19 @@ impl Transaction {
         self.fit &= answer.code < 500 && answer.code != CLOSING;
         match judge(answer.stage, answer.code, answer.enhanced) {
             Judgement::Go => Ok(answer),
-            Judgement::Refused(refused) => Err(Setback::refused(refused, answer)),
+            Judgement::Refused(refused) => {
+                self.fit &= refused.failure.is_none();
+                Err(Setback::refused(refused, answer))
+            }
         }
     }
 
     /// After the final answer: back to the pool, or closed.
-    fn release(self: Box<Self>) {
-        let it = *self;
-        if it.fit && !it.in_data && it.broken.is_none() {
-            it.upstreams.park(it.slot, it.connection);
+    fn release(self) {
+        if self.fit && !self.in_data && self.broken.is_none() {
+            self.upstreams.park(self.slot, self.connection);
         } else {
-            it.close();
+            self.close();
         }
     }
 

@@ -1,9 +1,8 @@
 //! Who has which mail domain.
 //!
-//! Claims are served in this order: the present holder of the domain, the older object, namespace and name. An object
-//! that does not get all its domains gets none by its present form, and falls back to its last accepted one, if it
-//! has one; that may free domains or claim others, so it goes on until nothing changes. Each round takes a form away
-//! from somebody, which is why it ends.
+//! First everyone keeps what it held and still asks for. Then the older objects choose before the younger ones, and of
+//! those of one age namespace and name decide. An object that does not get all it asks for gets none of it by its
+//! present form, and falls back to its last accepted one, if it has one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,28 +18,39 @@ pub(crate) struct Claims<F> {
     administrator: bool,
 }
 
-/// One object and the forms that it may take, the best first.
+/// One object.
 pub(crate) struct Candidate<F> {
     pub(crate) object: ObjectRef,
     pub(crate) created: Option<Time>,
     /// What it held in the last snapshot.
     pub(crate) held: BTreeSet<DomainPattern>,
-    pub(crate) forms: Vec<F>,
+    /// `None` if it is not acceptable by itself.
+    pub(crate) present: Option<F>,
+    /// Whether its last accepted form may stand in.
+    pub(crate) may_fall_back: bool,
 }
 
 /// What became of one.
 pub(crate) struct Settled<F> {
     pub(crate) object: ObjectRef,
     pub(crate) form: Option<F>,
-    /// Why a better form was not to be had.
+    /// Why its present form was not to be had.
     pub(crate) conflicts: Vec<FieldError>,
+}
+
+/// One attempt to serve everyone.
+enum Served {
+    /// Whose present form lost, and why.
+    All(BTreeMap<usize, Vec<FieldError>>),
+    /// This one lost, and what it falls back to changes what others can have: begin again with that known.
+    Again(usize),
 }
 
 /// The domains that are given away so far, by labels from the right (`org.example.`), so that the names below one are
 /// its neighbours.
 #[derive(Default)]
-struct Given<'c> {
-    names: BTreeMap<String, Vec<(&'c DomainPattern, usize)>>,
+struct Given {
+    names: BTreeMap<String, Vec<(DomainPattern, usize)>>,
 }
 
 // === impl Claims ===
@@ -54,104 +64,130 @@ impl<F> Claims<F> {
         self.candidates.push(candidate);
     }
 
-    pub(crate) fn settle(self, patterns: impl Fn(&F) -> &[(DomainPattern, String)]) -> Vec<Settled<F>> {
-        let Self { mut candidates, administrator } = self;
-        candidates.sort_by(|a, b| {
+    /// `last` reads the last accepted form of an object; it is asked only where that is needed.
+    pub(crate) fn settle(
+        mut self,
+        patterns: impl Fn(&F) -> &[(DomainPattern, String)],
+        last: impl Fn(&ObjectRef) -> Option<F>,
+    ) -> Vec<Settled<F>> {
+        self.candidates.sort_by(|a, b| {
             let key = |c: &Candidate<F>| (c.created.is_none(), c.created, c.object.clone());
             key(a).cmp(&key(b))
         });
-        // The form that each is tried with, and the conflicts of those it lost.
-        let mut tried = vec![0usize; candidates.len()];
-        let mut conflicts: Vec<Vec<FieldError>> = candidates.iter().map(|_| Vec::new()).collect();
-        loop {
-            let lost = serve(&candidates, &tried, administrator, &patterns);
-            if lost.is_empty() {
-                break;
-            }
-            for (index, found) in lost {
-                if let (Some(form), Some(all)) = (tried.get_mut(index), conflicts.get_mut(index)) {
-                    // Only the present form is the author's to mend.
-                    if *form == 0 || all.is_empty() {
-                        all.extend(found);
-                    }
-                    *form += 1;
-                }
-            }
+        // Those who fall back, with what they fall back to.
+        let mut fallen: BTreeMap<usize, Option<F>> = BTreeMap::new();
+        let fallback = |index: usize, candidate: &Candidate<F>, fallen: &mut BTreeMap<usize, Option<F>>| {
+            let form = if candidate.may_fall_back { last(&candidate.object) } else { None };
+            fallen.insert(index, form);
+        };
+        for (index, candidate) in self.candidates.iter().enumerate().filter(|(_, c)| c.present.is_none()) {
+            fallback(index, candidate, &mut fallen);
         }
-        candidates
+        // Each round but the last adds somebody to the fallen, so there is a last one.
+        let conflicts = loop {
+            match self.serve(&fallen, &patterns) {
+                Served::All(conflicts) => break conflicts,
+                Served::Again(index) => match self.candidates.get(index) {
+                    Some(candidate) => fallback(index, candidate, &mut fallen),
+                    None => break BTreeMap::new(),
+                },
+            }
+        };
+        let mut conflicts = conflicts;
+        self.candidates
             .into_iter()
-            .zip(tried)
-            .zip(conflicts)
-            .map(|((mut candidate, form), conflicts)| Settled {
-                object: candidate.object,
-                form: (form < candidate.forms.len()).then(|| candidate.forms.swap_remove(form)),
-                conflicts,
+            .enumerate()
+            .map(|(index, candidate)| {
+                let mut conflicts = conflicts.remove(&index).unwrap_or_default();
+                if conflicts.is_empty() && fallen.contains_key(&index) && candidate.present.is_some() {
+                    // What stood in its way stood in somebody else's way too, and fell back itself.
+                    let message =
+                        "wants domains that others gave up only now; it will be tried again".to_owned();
+                    conflicts.push(FieldError { path: "spec.domains".to_owned(), message });
+                }
+                let form = match fallen.remove(&index) {
+                    Some(form) => form,
+                    None if conflicts.is_empty() => candidate.present,
+                    None if candidate.may_fall_back => last(&candidate.object),
+                    None => None,
+                };
+                Settled { object: candidate.object, form, conflicts }
             })
             .collect()
     }
-}
 
-/// One round: who does not get what the form it is tried with asks for.
-fn serve<F>(
-    candidates: &[Candidate<F>],
-    tried: &[usize],
-    administrator: bool,
-    patterns: &impl Fn(&F) -> &[(DomainPattern, String)],
-) -> Vec<(usize, Vec<FieldError>)> {
-    let claims = |holders: bool| {
-        candidates.iter().zip(tried).enumerate().flat_map(move |(index, (candidate, form))| {
-            let wanted = candidate.forms.get(*form).map(patterns).unwrap_or_default();
-            wanted
-                .iter()
-                .filter(move |(pattern, _)| candidate.held.contains(pattern) == holders)
-                .map(move |(pattern, path)| (index, pattern, path))
-        })
-    };
-    let mut given = Given::default();
-    let mut lost: BTreeMap<usize, Vec<FieldError>> = BTreeMap::new();
-    for holders in [true, false] {
-        for (index, pattern, path) in claims(holders) {
-            let conflict = given.same(pattern).map(|other| (pattern, other)).or_else(|| {
-                // Two that held their domains side by side keep them.
-                if administrator || holders {
-                    return None;
-                }
-                let foreign = |other: usize| namespace(candidates, other) != namespace(candidates, index);
-                given.related(pattern, foreign)
-            });
-            match conflict {
-                None => given.give(pattern, index),
-                Some((theirs, other)) => {
-                    let Some(other) = candidates.get(other).map(|other| &other.object) else {
-                        continue;
-                    };
-                    let message = if theirs == pattern {
-                        format!("is {pattern}, which {other} has")
-                    } else {
-                        format!("is {pattern}, which overlaps with {theirs} of {other} in another namespace")
-                    };
-                    lost.entry(index).or_default().push(FieldError { path: path.clone(), message });
+    fn serve(
+        &self,
+        fallen: &BTreeMap<usize, Option<F>>,
+        patterns: &impl Fn(&F) -> &[(DomainPattern, String)],
+    ) -> Served {
+        let mut given = Given::default();
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            let form = fallen.get(&index).map_or(candidate.present.as_ref(), Option::as_ref);
+            for (pattern, _) in form.map(patterns).unwrap_or_default() {
+                if fallen.contains_key(&index) || candidate.held.contains(pattern) {
+                    given.give(pattern, index);
                 }
             }
         }
+        let mut lost = BTreeMap::new();
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            let wanted = candidate.present.as_ref().map(patterns).unwrap_or_default();
+            let new: Vec<_> =
+                wanted.iter().filter(|(pattern, _)| !candidate.held.contains(pattern)).collect();
+            let conflicts: Vec<FieldError> = new
+                .iter()
+                .filter_map(|(pattern, path)| self.conflict(&given, index, pattern, path))
+                .collect();
+            if fallen.contains_key(&index) {
+                // It falls back whatever happens; but its author should know why.
+                lost.insert(index, conflicts);
+            } else if conflicts.is_empty() {
+                new.into_iter().for_each(|(pattern, _)| given.give(pattern, index));
+            } else if candidate.held.is_empty() {
+                lost.insert(index, conflicts);
+            } else {
+                return Served::Again(index);
+            }
+        }
+        lost.retain(|_, conflicts| !conflicts.is_empty());
+        Served::All(lost)
     }
-    lost.into_iter().collect()
-}
 
-fn namespace<F>(candidates: &[Candidate<F>], index: usize) -> Option<&str> {
-    candidates.get(index).map(|candidate| candidate.object.namespace.as_str())
+    /// Why `index` can't have `pattern`.
+    fn conflict(
+        &self,
+        given: &Given,
+        index: usize,
+        pattern: &DomainPattern,
+        path: &str,
+    ) -> Option<FieldError> {
+        let namespace =
+            |index: usize| self.candidates.get(index).map(|candidate| &candidate.object.namespace);
+        let foreign = |other: usize| namespace(other) != namespace(index);
+        let same = given.same(pattern).filter(|other| *other != index).map(|other| (pattern, other));
+        let related = || if self.administrator { None } else { given.related(pattern, foreign) };
+        let (theirs, other) = same.or_else(related)?;
+        let other = &self.candidates.get(other)?.object;
+        let message = if theirs == pattern {
+            format!("is {pattern}, which {other} has")
+        } else {
+            format!("is {pattern}, which overlaps with {theirs} of {other} in another namespace")
+        };
+        Some(FieldError { path: path.to_owned(), message })
+    }
 }
 
 // === impl Given ===
 
-impl<'c> Given<'c> {
-    fn give(&mut self, pattern: &'c DomainPattern, index: usize) {
-        self.names.entry(reversed(pattern.name())).or_default().push((pattern, index));
+impl Given {
+    fn give(&mut self, pattern: &DomainPattern, index: usize) {
+        self.names.entry(reversed(pattern.name())).or_default().push((pattern.clone(), index));
     }
 
     fn same(&self, pattern: &DomainPattern) -> Option<usize> {
         let at = self.names.get(&reversed(pattern.name()))?;
-        at.iter().find(|(given, _)| *given == pattern).map(|(_, index)| *index)
+        at.iter().find(|(given, _)| given == pattern).map(|(_, index)| *index)
     }
 
     /// A domain of someone foreign that `pattern` lies below, or that it lies over as a wildcard.
@@ -159,14 +195,14 @@ impl<'c> Given<'c> {
         &self,
         pattern: &DomainPattern,
         foreign: impl Fn(usize) -> bool,
-    ) -> Option<(&'c DomainPattern, usize)> {
+    ) -> Option<(&DomainPattern, usize)> {
         let key = reversed(pattern.name());
         let above = key.match_indices('.').map(|(at, _)| key.get(..=at).unwrap_or_default());
         for name in above {
             let given = self.names.get(name).into_iter().flatten();
             // At the name itself: the exact name and its wildcard, one of them foreign, lie below each other.
-            if let Some(found) = given.copied().find(|(_, index)| foreign(*index)) {
-                return Some(found);
+            if let Some((found, index)) = given.into_iter().find(|(_, index)| foreign(*index)) {
+                return Some((found, *index));
             }
         }
         if !pattern.is_wildcard() {
@@ -175,8 +211,9 @@ impl<'c> Given<'c> {
         self.names
             .range(key.clone()..)
             .take_while(|(name, _)| name.starts_with(&key))
-            .flat_map(|(_, given)| given.iter().copied())
+            .flat_map(|(_, given)| given)
             .find(|(_, index)| foreign(*index))
+            .map(|(found, index)| (found, *index))
     }
 }
 

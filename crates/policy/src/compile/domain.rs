@@ -62,10 +62,10 @@ impl DomainContext<'_> {
         let permitted = refusals.is_empty();
         refusals.into_iter().for_each(|FieldError { path, message }| errors.add(path, message));
 
-        let greylisting = merge::inherit(spec.greylisting.as_ref(), &self.gateway.greylisting);
-        let checks = merge::inherit(spec.checks.as_ref(), &self.gateway.checks);
-        let scoring = merge::inherit(spec.scoring.as_ref(), &self.gateway.scoring);
-        let limits = merge::inherit(spec.limits.as_ref(), &self.gateway.limits);
+        let greylisting = merge::greylisting(spec.greylisting.as_ref(), &self.gateway.greylisting);
+        let checks = merge::checks(spec.checks.as_ref(), &self.gateway.checks);
+        let scoring = merge::scoring(spec.scoring.as_ref(), &self.gateway.scoring);
+        let limits = merge::limits(spec.limits.as_ref(), &self.gateway.limits);
         if spec.greylisting.is_some() {
             scores::greylisting("spec.greylisting", &greylisting, &mut errors);
         }
@@ -82,11 +82,16 @@ impl DomainContext<'_> {
         let route::CompiledRoute { route, resolved } =
             route::compile(self, namespace, &spec.route, &mut errors);
         let enforcement = lists::enforcement(spec.enforcement);
+        let message_policy = if spec.checks.is_none() && spec.scoring.is_none() {
+            self.gateway.message_policy
+        } else {
+            message_policy(&checks, &scoring)
+        };
         let domain = model::Domain {
             object: format!("{namespace}/{}", object.name).into(),
             enforcement,
             route: route.digest,
-            class: class(&route, enforcement, &checks, &scoring),
+            class: class(&route, enforcement, message_policy),
             greylisting: model_greylisting(&greylisting),
             ranges: lists::ranges("spec.ipRanges", &spec.ip_ranges, &mut errors),
             senders: lists::senders(spec.senders.as_ref(), &mut errors),
@@ -137,8 +142,8 @@ fn read_patterns(domains: &[String], errors: &mut Errors) -> Vec<(DomainPattern,
     patterns
 }
 
-/// Recipients whose mail takes the same way and is judged alike as a message can share a transaction.
-fn class(route: &Route, enforcement: model::Enforcement, checks: &Checks, scoring: &Scoring) -> ClassDigest {
+/// The digest of what a message is judged by.
+pub(crate) fn message_policy(checks: &Checks, scoring: &Scoring) -> [u8; 16] {
     let message_checks = Checks {
         uri_lists: checks.uri_lists.clone(),
         dkim: checks.dkim.clone(),
@@ -146,33 +151,33 @@ fn class(route: &Route, enforcement: model::Enforcement, checks: &Checks, scorin
         arc: checks.arc.clone(),
         ..Checks::default()
     };
-    ClassDigest(digest(&json!({
-        "route": route.digest.to_string(),
-        "enforcement": format!("{enforcement:?}"),
-        "checks": to_value(&message_checks),
-        "scoring": to_value(scoring),
-    })))
+    digest(&json!([to_value(&message_checks), to_value(scoring)]))
+}
+
+/// Recipients whose mail takes the same way and is judged alike as a message can share a transaction.
+fn class(route: &Route, enforcement: model::Enforcement, message_policy: [u8; 16]) -> ClassDigest {
+    ClassDigest(digest(&json!([route.digest.to_string(), format!("{enforcement:?}"), message_policy])))
 }
 
 fn model_greylisting(value: &Greylisting) -> model::Greylisting {
-    let filled = merge::inherit(Some(value), &defaults::greylisting());
-    let prefix = filled.prefix.unwrap_or_default();
+    let prefix = value.prefix.clone().unwrap_or_default();
     model::Greylisting {
-        mode: filled.mode.map_or(model::GreylistMode::Suspicious, lists::greylist_mode),
-        delay: filled.delay.unwrap_or_default().get(),
-        retry_window: filled.retry_window.unwrap_or_default().get(),
-        pass_ttl: filled.pass_ttl.unwrap_or_default().get(),
-        auto_pass_after: filled.auto_pass_after.unwrap_or_default(),
+        mode: value.mode.map_or(model::GreylistMode::Suspicious, lists::greylist_mode),
+        delay: value.delay.unwrap_or_default().get(),
+        retry_window: value.retry_window.unwrap_or_default().get(),
+        pass_ttl: value.pass_ttl.unwrap_or_default().get(),
+        auto_pass_after: value.auto_pass_after.unwrap_or_default(),
         prefix_ipv4: prefix.ipv4.unwrap_or(*defaults::PREFIX_IPV4.end()),
         prefix_ipv6: prefix.ipv6.unwrap_or(*defaults::PREFIX_IPV6.end()),
-        pool_identity: filled.identity == Some(GreylistIdentity::Pool),
-        exempt_recipients: filled
+        pool_identity: value.identity == Some(GreylistIdentity::Pool),
+        exempt_recipients: value
             .exempt_recipients
+            .as_deref()
             .unwrap_or_default()
             .iter()
             .map(|local| local.to_lowercase().into_boxed_str())
             .collect(),
-        accept_on_store_failure: filled.on_store_failure != Some(StoreFailure::Defer),
+        accept_on_store_failure: value.on_store_failure != Some(StoreFailure::Defer),
     }
 }
 

@@ -10,7 +10,7 @@ use torwart_api::{
 use torwart_core::Mailbox;
 
 use super::tenancy::Tenants;
-use super::{Errors, FieldError, defaults, lists, merge, scores};
+use super::{Errors, FieldError, defaults, domain, lists, merge, scores};
 use crate::domains::ascii_name;
 use crate::model;
 use crate::patterns::unquote;
@@ -27,6 +27,8 @@ pub(crate) struct CompiledGateway {
     pub(crate) dns_lists: Vec<String>,
     pub(crate) uri_lists: Vec<String>,
     pub(crate) tenants: Tenants,
+    /// Of `checks` and `scoring`, for MailDomains that have none of their own.
+    pub(crate) message_policy: [u8; 16],
     /// True if nobody knows the real one: then nothing that refers to it can be called wrong.
     pub(crate) stand_in: bool,
 }
@@ -66,10 +68,10 @@ pub(crate) fn read(manifest: Arc<MailGateway>) -> (CompiledGateway, Vec<FieldErr
     check_uri_lists(spec, &mut errors);
 
     let given = spec.defaults.clone().unwrap_or_default();
-    let greylisting = merge::inherit(given.greylisting.as_ref(), &defaults::greylisting());
-    let checks = merge::inherit(given.checks.as_ref(), &defaults::checks());
-    let scoring = merge::inherit(given.scoring.as_ref(), &defaults::scoring());
-    let limits = merge::inherit(given.limits.as_ref(), &defaults::limits());
+    let greylisting = merge::greylisting(given.greylisting.as_ref(), &defaults::greylisting());
+    let checks = merge::checks(given.checks.as_ref(), &defaults::checks());
+    let scoring = merge::scoring(given.scoring.as_ref(), &defaults::scoring());
+    let limits = merge::limits(given.limits.as_ref(), &defaults::limits());
     let dns_lists: Vec<String> = spec.dns_lists.iter().map(|list| list.name.clone()).collect();
     let uri_lists: Vec<String> = spec.uri_lists.iter().map(|list| list.name.clone()).collect();
     scores::greylisting("spec.defaults.greylisting", &greylisting, &mut errors);
@@ -88,6 +90,7 @@ pub(crate) fn read(manifest: Arc<MailGateway>) -> (CompiledGateway, Vec<FieldErr
     let compiled = CompiledGateway {
         manifest: manifest.clone(),
         gateway,
+        message_policy: domain::message_policy(&checks, &scoring),
         greylisting,
         checks,
         scoring,

@@ -1,8 +1,10 @@
 //! What is part of the manifests, but does nothing yet. Whoever writes it is told so.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use torwart_api::{MailDomainSpec, MailGatewaySpec};
 
 use super::FieldError;
+use crate::snapshot::to_value;
 
 /// A field that does nothing yet.
 struct NotYet {
@@ -65,9 +67,10 @@ const INHERITED: [NotYet; 14] = [
 ];
 
 /// Warnings about what a MailGateway's `spec` asks for.
-pub(crate) fn gateway(spec: &Value) -> Vec<FieldError> {
+pub(crate) fn gateway(spec: &MailGatewaySpec) -> Vec<FieldError> {
+    let spec = to_value(spec);
     let mut warnings = Vec::new();
-    GATEWAY.iter().for_each(|row| row.look(spec, "spec", &mut warnings));
+    GATEWAY.iter().for_each(|row| row.look(&spec, "spec", &mut warnings));
     if let Some(defaults) = spec.get("defaults") {
         INHERITED.iter().for_each(|row| row.look(defaults, "spec.defaults", &mut warnings));
     }
@@ -75,9 +78,18 @@ pub(crate) fn gateway(spec: &Value) -> Vec<FieldError> {
 }
 
 /// Warnings about what a MailDomain's `spec` asks for.
-pub(crate) fn domain(spec: &Value) -> Vec<FieldError> {
+pub(crate) fn domain(spec: &MailDomainSpec) -> Vec<FieldError> {
+    // Only these parts have rows, and the lists beside them may be long.
+    let MailDomainSpec { route, ip_ranges, greylisting, checks, limits, .. } = spec;
+    let spec = json!({
+        "route": to_value(route),
+        "ipRanges": ip_ranges.iter().map(|range| json!({ "checks": range.checks, "tls": range.tls })).collect::<Vec<_>>(),
+        "greylisting": greylisting.as_ref().map(|greylisting| json!({ "identity": greylisting.identity })),
+        "checks": checks,
+        "limits": limits,
+    });
     let mut warnings = Vec::new();
-    DOMAIN.iter().chain(&INHERITED).for_each(|row| row.look(spec, "spec", &mut warnings));
+    DOMAIN.iter().chain(&INHERITED).for_each(|row| row.look(&spec, "spec", &mut warnings));
     warnings
 }
 
@@ -96,7 +108,7 @@ impl NotYet {
             return;
         }
         let (step, rest) = rest.split_once('.').unwrap_or((rest, ""));
-        let Some(next) = value.get(step.trim_end_matches("[]")) else {
+        let Some(next) = value.get(step.trim_end_matches("[]")).filter(|next| !next.is_null()) else {
             return;
         };
         let length = path.len();

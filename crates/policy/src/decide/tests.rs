@@ -166,6 +166,7 @@ impl Case {
     fn shown(&self, policy: &Policy, recipient: &str) -> String {
         let answer = self.ask(policy, &[recipient]);
         let verdict = &answer.recipients[0];
+        assert!(verdict.score.is_sign_positive());
         assert_eq!(verdict.action == Action::Accept, verdict.reply.is_none());
         assert_eq!(verdict.action == Action::Accept, verdict.route.is_some());
         let code = verdict.reply.as_ref().map_or("ok".to_owned(), |reply| {
@@ -593,33 +594,4 @@ fn trust_is_earned_by_good_mail_of_a_sender_to_a_recipient_that_is_not_exempt() 
     assert_eq!(taught(&off, someone, &["bob@example.org"], 0.0), [(vec![0], true)]);
     assert_eq!(taught(&policy, Some("spam.example"), &["bob@example.org"], 0.0), []);
     assert_eq!(taught(&policy, someone, &["bob@elsewhere.example"], 0.0), []);
-}
-
-#[test]
-fn every_reply_is_one_line_of_printable_ascii() {
-    let refusals = [
-        wording::unknown_domain(),
-        wording::removed_domain(),
-        wording::no_postmaster(),
-        wording::routed_recipient(),
-        wording::message_too_large(),
-        wording::too_many_recipients(),
-        wording::recipient_denied(),
-        wording::sender_denied(),
-        wording::client_rejected(),
-        wording::client_deferred(),
-        wording::score(),
-        wording::greylisted(1),
-        wording::greylisted(u32::MAX),
-        wording::greylist_unavailable(),
-    ];
-    for refusal in refusals {
-        let Refusal { action, reply, .. } = refusal;
-        // RFC 5321 section 4.5.3.1.5: a reply line has at most 512 octets; the edge adds the transaction id.
-        assert!(reply.text.len() < 400 && reply.text.bytes().all(|c| (b' '..=b'~').contains(&c)), "{reply}");
-        let class = u16::from(reply.enhanced.0);
-        assert_eq!(reply.code / 100, class, "{reply}");
-        assert_eq!(action == Action::Reject, class == 5, "{reply}");
-    }
-    assert!(wording::greylisted(299).reply.text.contains("299 seconds"));
 }

@@ -98,3 +98,40 @@ pub(super) fn greylist_unavailable() -> Refusal {
         "A look-up has failed here, please send it again in a few minutes",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reply_is_one_line_of_printable_ascii() {
+        let refusals = [
+            unknown_domain(),
+            removed_domain(),
+            no_postmaster(),
+            routed_recipient(),
+            message_too_large(),
+            too_many_recipients(),
+            recipient_denied(),
+            sender_denied(),
+            client_rejected(),
+            client_deferred(),
+            score(),
+            greylisted(1),
+            greylisted(u32::MAX),
+            greylist_unavailable(),
+        ];
+        for refusal in refusals {
+            let Refusal { action, reply, .. } = refusal;
+            // RFC 5321 section 4.5.3.1.5: a reply line has at most 512 octets; the edge adds the transaction id.
+            assert!(
+                reply.text.len() < 400 && reply.text.bytes().all(|c| (b' '..=b'~').contains(&c)),
+                "{reply}"
+            );
+            let class = u16::from(reply.enhanced.0);
+            assert_eq!(reply.code / 100, class, "{reply}");
+            assert_eq!(action == Action::Reject, class == 5, "{reply}");
+        }
+        assert!(greylisted(299).reply.text.contains("299 seconds"));
+    }
+}

@@ -483,7 +483,7 @@ fn any_act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn every_store_agrees_with_a_naive_model(acts in proptest::collection::vec(any_act(), 1..60)) {
@@ -523,8 +523,8 @@ proptest! {
 
     #[test]
     fn no_store_defers_for_ever(
-        intervals in proptest::collection::vec(1u32..4 * 3600, 200),
-        recipients in proptest::collection::vec(0u32..4, 200),
+        intervals in proptest::collection::vec(1u32..4 * 3600, 80),
+        recipients in proptest::collection::vec(0u32..4, 80),
         null_sender: bool,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

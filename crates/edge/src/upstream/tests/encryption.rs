@@ -92,8 +92,7 @@ async fn required_without_an_offer_is_451_4_7_5() {
 #[tokio::test]
 async fn opportunistic_falls_back_to_clear_text_and_remembers() {
     let (acceptor, _) = mk_certified();
-    let refusing = [Say::Last("220 go ahead\r\nthis is no handshake"), Say::Last("220 go ahead\r\n")];
-    for start_tls in refusing {
+    for start_tls in [Say::Last("220 go ahead\r\n"), Say::LastAfter("220 go ahead\r\n", "no handshake")] {
         let script = Script { start_tls: start_tls.clone(), ..mk_script(&acceptor) };
         let (server, route) = mk_server(vec![script]).await;
         let world = World::with(UpstreamSettings { transactions: 1, ..UpstreamSettings::default() });
@@ -123,7 +122,9 @@ async fn opportunistic_goes_on_in_clear_text_where_starttls_is_refused() {
 #[tokio::test]
 async fn required_never_falls_back() {
     let (acceptor, ca) = mk_certified();
-    for start_tls in [Say::Last("220 go ahead\r\nno handshake"), Say::Text("454 4.7.0 no TLS today\r\n")] {
+    for start_tls in
+        [Say::LastAfter("220 go ahead\r\n", "no handshake"), Say::Text("454 4.7.0 no TLS today\r\n")]
+    {
         let script = Script { start_tls, ..mk_script(&acceptor) };
         let server = Server::start(vec![script]).await;
         let route =

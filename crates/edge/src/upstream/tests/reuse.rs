@@ -87,8 +87,12 @@ async fn an_idle_connection_that_closes_or_speaks_is_not_used() {
         server.until(|seen| seen.chattered || seen.closed == 1).await;
         // One turn of the reactor, which has the event by now.
         tokio::time::sleep(Duration::from_millis(1)).await;
-        world.deliver(&route).await.assert_accepted();
+        let outcome = world.deliver(&route).await;
         let seen = server.seen();
+        assert!(
+            matches!(outcome, Outcome::Final(Final::Accepted { .. })),
+            "{chatter:?}: {outcome:?} {seen:?}"
+        );
         assert_eq!(seen.messages.len(), 2, "{chatter:?}");
         assert_eq!(seen.connections, 2, "{chatter:?}");
     }

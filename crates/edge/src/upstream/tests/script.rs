@@ -17,6 +17,8 @@ pub(super) enum Say {
     Text(&'static str),
     /// These bytes, then the connection is closed.
     Last(&'static str),
+    /// The first, and after the next read the second; then the connection is closed.
+    LastAfter(&'static str, &'static str),
     /// These bytes again and again, for as long as they are taken.
     Endless(&'static str),
     Close,
@@ -116,6 +118,8 @@ impl Server {
             let mut connections = JoinSet::new();
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
+                // Else a second reply waits for the first one's acknowledgement.
+                tcp.set_nodelay(true).unwrap();
                 let count = {
                     let mut seen = shared.lock().unwrap();
                     seen.connections += 1;
@@ -208,13 +212,22 @@ impl Peer {
 
     async fn say(&mut self, say: Say) -> io::Result<()> {
         match say {
-            Say::Text(text) => self.io.write_all(text.as_bytes()).await,
+            Say::Text(text) => {
+                self.io.write_all(text.as_bytes()).await?;
+                self.io.flush().await
+            }
             Say::Last(text) => {
                 self.io.write_all(text.as_bytes()).await?;
                 self.io.shutdown().await?;
                 self.note(|seen| seen.chattered = true);
                 // Reads what comes, so that the close is no reset.
                 while self.read().await.is_ok() {}
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+            Say::LastAfter(first, second) => {
+                self.io.write_all(first.as_bytes()).await?;
+                self.read().await?;
+                self.io.write_all(second.as_bytes()).await?;
                 Err(io::ErrorKind::ConnectionAborted.into())
             }
             Say::Endless(text) => loop {
@@ -234,6 +247,7 @@ impl Peer {
 
     async fn read(&mut self) -> io::Result<()> {
         let start = self.buffer.len();
+        self.buffer.reserve(64 * 1024);
         if self.io.read_buf(&mut self.buffer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -263,16 +277,19 @@ impl Peer {
                 // Open, but deaf.
                 std::future::pending::<()>().await;
             }
-            let Some(end) = self.buffer.windows(2).position(|two| two == b"\r\n") else {
-                self.read().await?;
-                continue;
-            };
-            let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
-            total += line.len();
-            if line == b".\r\n" {
-                return Ok(message);
+            let mut done = 0;
+            while let Some(end) = self.buffer[done..].iter().position(|byte| *byte == b'\n') {
+                let line = &self.buffer[done..=done + end];
+                done += line.len();
+                if line == b".\r\n" {
+                    self.buffer.drain(..done);
+                    return Ok(message);
+                }
+                message.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
             }
-            message.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
+            total += done;
+            self.buffer.drain(..done);
+            self.read().await?;
         }
     }
 

@@ -1,0 +1,234 @@
+//! `torwart run` as a process: signals, start failures, policy files that vanish, and output that nobody reads.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+const POLICY: &str = "
+apiVersion: torwart.dev/v1alpha1
+kind: MailGateway
+metadata: {name: default}
+spec: {hostname: mx.example.net}
+---
+apiVersion: torwart.dev/v1alpha1
+kind: MailDomain
+metadata: {name: example, namespace: mail}
+spec: {domains: [example.org], route: {upstreams: [{host: 127.0.0.1, port: 1}]}}
+";
+
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    smtp: String,
+    admin: String,
+}
+
+fn command(policy: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torwart"));
+    command.env_clear().arg("run").arg("--policy").arg(policy);
+    command.args(["--smtp-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).args(flags);
+    command.stdout(Stdio::piped());
+    command
+}
+
+fn spawn(policy: &Path, flags: &[&str]) -> Running {
+    let mut child = command(policy, flags).spawn().unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    // Without room: as long as the test asks for no line, nobody reads the pipe.
+    let (sender, lines) = sync_channel(0);
+    std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    Running { child, lines, smtp: String::new(), admin: String::new() }
+}
+
+fn start(policy: &Path, flags: &[&str]) -> Running {
+    let mut running = spawn(policy, flags);
+    let ready = running.line("ready");
+    running.smtp = ready["smtp"].as_str().unwrap().to_owned();
+    running.admin = ready["admin"].as_str().unwrap().to_owned();
+    running
+}
+
+impl Running {
+    /// Reads on to the line with this message.
+    #[track_caller]
+    fn line(&mut self, message: &str) -> Value {
+        loop {
+            let line = self.lines.recv_timeout(LIMIT);
+            let line = line.unwrap_or_else(|error| panic!("no line {message:?}: {error}"));
+            let value: Value = serde_json::from_str(&line).unwrap();
+            if value["message"] == message {
+                return value;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent =
+            Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// What the admin port says.
+    fn get(&self, path: &str) -> String {
+        let mut stream = connect(&self.admin);
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.set_write_timeout(Some(LIMIT)).unwrap();
+    stream
+}
+
+/// A folder with one good policy file.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("policy.yaml"), POLICY).unwrap();
+    folder
+}
+
+fn failed(policy: &Path, flags: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } = command(policy, flags).stderr(Stdio::piped()).output().unwrap();
+    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+#[test]
+fn a_signal_ends_it_in_order() {
+    for signal in ["TERM", "INT"] {
+        let folder = folder();
+        let mut running = start(folder.path(), &["--drain-delay", "0s"]);
+        assert!(running.get("/readyz").starts_with("HTTP/1.1 200"));
+        running.signal(signal);
+        running.line("stopped");
+        assert!(running.child.wait().unwrap().success(), "{signal}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let folder = folder();
+    let mut running = start(folder.path(), &["--drain-delay", "1h"]);
+    running.signal("TERM");
+    running.line("stopping; a second signal ends at once");
+    assert!(running.get("/readyz").starts_with("HTTP/1.1 200"), "still ready during the drain delay");
+    running.signal("TERM");
+    assert_eq!(running.child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn hang_up_reads_the_policy_again() {
+    let folder = folder();
+    let mut running = start(folder.path(), &[]);
+    running.signal("HUP");
+    running.line("the policy is the same as before");
+}
+
+#[test]
+fn a_folder_that_was_emptied_or_removed_keeps_the_policy() {
+    let folder = folder();
+    let mut running = start(folder.path(), &[]);
+    let before = running.get("/policy");
+    std::fs::remove_file(folder.path().join("policy.yaml")).unwrap();
+    running.line("the policy files can't be used; the policy in force stays");
+    assert_eq!(running.get("/policy"), before);
+    std::fs::remove_dir(folder.path()).unwrap();
+    let mistake = running.line("policy mistake; what was good before stays");
+    assert!(mistake["mistake"].as_str().unwrap().contains("No such file or directory"), "{mistake}");
+    running.line("the policy is the same as before");
+    assert!(running.get("/metrics").contains("\ntorwart_policy_load_failures_total 2\n"));
+    assert!(running.get("/policy").contains("[\"example.org\"]"));
+
+    let changed = POLICY.replace("[example.org]", "[example.org, example.com]");
+    std::fs::create_dir(folder.path()).unwrap();
+    std::fs::write(folder.path().join("policy.yaml"), changed).unwrap();
+    assert_eq!(running.line("the policy is in force")["domains"], 2);
+}
+
+#[test]
+fn it_starts_with_the_good_objects_and_tells_of_the_bad() {
+    let folder = folder();
+    let bad = POLICY.replace("name: example,", "name: bad,").replace("[example.org]", "[co.uk]");
+    let bad = bad.split("---").nth(1).unwrap();
+    std::fs::write(folder.path().join("bad.yaml"), bad).unwrap();
+    let mut running = spawn(folder.path(), &[]);
+    let mistake = running.line("policy mistake; what was good before stays");
+    assert!(mistake["mistake"].as_str().unwrap().contains("bad.yaml:5:"), "{mistake}");
+    running.line("ready");
+}
+
+#[test]
+fn without_a_usable_policy_it_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, text) = failed(folder.path(), &[]);
+    assert_eq!((code, text.contains("--policy: there is no policy file")), (Some(1), true), "{text}");
+
+    let bad = POLICY.replace("hostname: mx.example.net", "hostname: 1").replace("port: 1", "port: x");
+    std::fs::write(folder.path().join("policy.yaml"), bad).unwrap();
+    let (code, text) = failed(folder.path(), &[]);
+    assert_eq!(code, Some(1), "{text}");
+    for part in ["policy.yaml:5:", "spec.hostname", "policy.yaml:10:", "spec.route.upstreams[0].port"] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+}
+
+#[test]
+fn every_address_that_is_taken_is_named() {
+    let folder = folder();
+    let (one, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (one, other) = (one.local_addr().unwrap(), other.local_addr().unwrap());
+    let taken = [TcpListener::bind(one), TcpListener::bind(other)];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torwart"));
+    command.env_clear().arg("run").arg("--policy").arg(folder.path());
+    command.args(["--smtp-listen", &one.to_string(), "--admin-listen", &other.to_string()]);
+    let output = command.output().unwrap();
+    drop(taken);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(&format!("--smtp-listen {one}")), "{text}");
+    assert!(text.contains(&format!("--admin-listen {other}")), "{text}");
+}
+
+#[test]
+fn output_that_nobody_reads_holds_up_no_mail() {
+    let folder = folder();
+    let running = start(folder.path(), &["--log-level", "debug"]);
+    // A pipe holds 64 KiB; these sessions write many times that, and nobody reads it.
+    for number in 0..600 {
+        let mut stream = connect(&running.smtp);
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut reply = String::new();
+        reader.read_line(&mut reply).unwrap();
+        let commands =
+            format!("MAIL FROM:<n{number}@sender.example>\r\nRCPT TO:<a@foreign.example>\r\nRSET\r\n");
+        stream.write_all(b"HELO client.example\r\n").unwrap();
+        reader.read_line(&mut reply).unwrap();
+        stream.write_all(commands.as_bytes()).unwrap();
+        reply.clear();
+        for _ in 0..3 {
+            reader.read_line(&mut reply).unwrap();
+        }
+        assert!(reply.contains("550 5.7.1"), "{number}: {reply}");
+    }
+    assert!(running.get("/healthz").starts_with("HTTP/1.1 200"));
+}
