@@ -40,7 +40,18 @@ pub use tls::Certificate;
 pub use tools::{Output, python, swaks, tool};
 pub use upstream::{Act, Fault, Received, Step, Upstream, without_added_fields};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a test waits for anything that should come at once. Only a failure takes that long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Tries until it succeeds, for what comes with time and has no event: a greylisting delay that is over, a file
+/// that was noticed. Panics when [`PATIENCE`] is over.
+#[track_caller]
+pub fn eventually(what: &str, mut succeeds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !succeeds() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}

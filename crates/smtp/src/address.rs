@@ -176,7 +176,7 @@ fn mailbox(input: &[u8]) -> Parsed<'_, Path> {
     let rest = expect(rest, b'@')?;
     let (domain, rest) = domain(rest)?;
     // Its own angle brackets count, the source route does not: it is not passed on.
-    if local.len() > limits::LOCAL_PART || local.len() + 1 + domain.len() + 2 > limits::PATH {
+    if local.len() + 1 + domain.len() + 2 > limits::PATH {
         return Err(InvalidPath::TooLong);
     }
     let at = u16::try_from(local.len()).map_err(|_| InvalidPath::TooLong)?;

@@ -42,12 +42,12 @@ pub struct Limits {
     pub received_fields: u32,
 }
 
-/// Local part (RFC 5321 section 4.5.3.1.1).
-pub const LOCAL_PART: usize = 64;
 /// Domain (RFC 5321 section 4.5.3.1.2).
 pub const DOMAIN: usize = 255;
-/// Path with its angle brackets (RFC 5321 section 4.5.3.1.3).
-pub const PATH: usize = 256;
+/// Path with its angle brackets. RFC 5321 section 4.5.3.1 asks for at least 64 octets of local part and 256 of path,
+/// and advises against holding anyone to them: mailing services put the recipient and a signature into their senders'
+/// local parts (VERP, SRS) and go beyond both. The upstream has the last word.
+pub const PATH: usize = 1000;
 /// One label of a domain name (RFC 1035 section 2.3.4).
 pub const LABEL: usize = 63;
 /// The argument of EHLO and HELO: a domain or an address literal.

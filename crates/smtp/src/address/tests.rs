@@ -75,14 +75,13 @@ fn what_is_no_path_is_refused() {
     for (text, wanted) in rows {
         assert_eq!(forward(text), Err(wanted), "{text}");
     }
-    assert_eq!(forward(&format!("<{}@b>", "a".repeat(65))), Err(TooLong));
-    assert!(forward(&format!("<{}@b>", "a".repeat(64))).is_ok());
+    // Mailing services go beyond the 64 octets of RFC 5321; 1000 with brackets are the most.
+    assert!(forward(&format!("<{}@b>", "a".repeat(996))).is_ok());
+    assert_eq!(forward(&format!("<{}@b>", "a".repeat(997))), Err(TooLong));
     assert_eq!(forward(&format!("<a@{}>", "b".repeat(64))), Err(TooLong));
     let domain = vec!["b".repeat(63); 4].join(".");
-    assert_eq!(forward(&format!("<a@{domain}>")), Err(TooLong));
-    // 256 octets with brackets are the most.
-    assert!(forward(&format!("<a@{}>", &domain[..252])).is_ok());
-    assert_eq!(forward(&format!("<ab@{}>", &domain[..252])), Err(TooLong));
+    assert!(forward(&format!("<a@{domain}>")).is_ok());
+    assert_eq!(forward(&format!("<a@{domain}.b>")), Err(TooLong));
 }
 
 #[test]
