@@ -60,6 +60,8 @@ pub struct Document {
     pub object: Option<ObjectRef>,
     /// `None` if there was a mistake in it.
     pub manifest: Option<Manifest>,
+    /// If there was a mistake: what could be read in spite of it. Good for finding more mistakes, and for nothing else.
+    pub draft: Option<Manifest>,
     tree: Tree,
 }
 
@@ -135,7 +137,8 @@ fn read_document(file: &Arc<str>, number: usize, tree: Tree) -> (Document, Vec<M
     let mut reader = Reader { tree: &tree, object: None, found: Vec::new() };
     let manifest = reader.read();
     let Reader { object, found, .. } = reader;
-    let manifest = manifest.filter(|_| found.is_empty() && tree.faults.is_empty() && tree.complete);
+    let clean = found.is_empty() && tree.faults.is_empty() && tree.complete;
+    let (manifest, draft) = if clean { (manifest, None) } else { (None, manifest) };
     let faults = tree.faults.iter().map(|fault| (fault.position, fault.path.clone(), fault.message.clone()));
     // What is missing from a text that broke off, or where a fault stands already, is no mistake of its own.
     let faulty = |position| tree.faults.iter().any(|fault| fault.position == position);
@@ -153,7 +156,7 @@ fn read_document(file: &Arc<str>, number: usize, tree: Tree) -> (Document, Vec<M
         .collect();
     mistakes.sort_by_key(|mistake| mistake.position);
     mistakes.truncate(MAX_MISTAKES);
-    (Document { number, object, manifest, tree }, mistakes)
+    (Document { number, object, manifest, draft, tree }, mistakes)
 }
 
 /// Reads one document.

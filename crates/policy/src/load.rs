@@ -8,10 +8,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use torwart_api::ObjectRef;
 use torwart_api::yaml::{self, Document, Position};
+use torwart_api::{Manifest, ObjectRef};
 
-use crate::compile::{Compilation, State, compile};
+use crate::compile::{Compilation, FieldError, State, compile};
 use crate::inputs::{Inputs, Object};
 use crate::snapshot::Snapshot;
 
@@ -70,7 +70,8 @@ pub fn compile_files(
         reading.read(file);
     }
     reading.keep_unread(last.as_deref());
-    let Reading { objects, mut findings, places, partly } = reading;
+    let Reading { objects, drafts, mut findings, places, partly } = reading;
+    findings.extend(mistakes_of_drafts(&objects, drafts, listeners, &places));
     let inputs = Inputs { objects, listeners: listeners.to_vec(), last, now, ..Inputs::default() };
     let mut compilation = compile(&inputs);
     add_sources(&mut compilation, &places, inputs.last.as_deref());
@@ -79,9 +80,17 @@ pub fn compile_files(
     Loaded { compilation, findings }
 }
 
+/// What could be read of an object in spite of its mistakes.
+struct Draft {
+    manifest: Manifest,
+    /// Paths at which what was read is not what was written.
+    misread: Vec<String>,
+}
+
 #[derive(Default)]
 struct Reading {
     objects: Vec<Object>,
+    drafts: BTreeMap<ObjectRef, Draft>,
     findings: Vec<Finding>,
     places: BTreeMap<ObjectRef, Vec<Place>>,
     /// Files of which some part could not be read.
@@ -109,6 +118,10 @@ impl Reading {
             }
         };
         let yaml::Loaded { documents, mistakes } = yaml::load(&file.name, text);
+        let mut misread: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for mistake in &mistakes {
+            misread.entry(mistake.document).or_default().push(list_or_field(&mistake.path).to_owned());
+        }
         self.findings.extend(mistakes.into_iter().map(|mistake| Finding {
             file: name.clone(),
             position: Some(mistake.position),
@@ -128,6 +141,10 @@ impl Reading {
             if !document.is_complete() {
                 self.partly.insert(name.clone());
             }
+            if let Some(manifest) = document.draft.take() {
+                let misread = misread.remove(&document.number).unwrap_or_default();
+                self.drafts.insert(object.clone(), Draft { manifest, misread });
+            }
             self.objects.push(Object { object: object.clone(), manifest: document.manifest.take() });
             self.places.entry(object).or_default().push(Place { file: name.clone(), document });
         }
@@ -144,6 +161,62 @@ impl Reading {
             }
         }
     }
+}
+
+/// A list that lost an entry counts its other entries anew, so all of it is misread.
+fn list_or_field(path: &str) -> &str {
+    path.split('[').next().unwrap_or(path)
+}
+
+/// A mistake in a field's form must not hide the others of its object: what could be read is compiled as well, for its
+/// mistakes only. Those that touch a misread field may come from there and are left out.
+fn mistakes_of_drafts(
+    objects: &[Object],
+    drafts: BTreeMap<ObjectRef, Draft>,
+    listeners: &[SocketAddr],
+    places: &BTreeMap<ObjectRef, Vec<Place>>,
+) -> Vec<Finding> {
+    if drafts.is_empty() {
+        return Vec::new();
+    }
+    let objects = objects
+        .iter()
+        .map(|Object { object, manifest }| {
+            let draft = || drafts.get(object).map(|draft| draft.manifest.clone());
+            Object { object: object.clone(), manifest: manifest.clone().or_else(draft) }
+        })
+        .collect();
+    let inputs = Inputs { objects, listeners: listeners.to_vec(), ..Inputs::default() };
+    let outcomes = compile(&inputs).outcomes;
+    let mut findings = Vec::new();
+    for (object, draft) in &drafts {
+        let touches =
+            |path: &str| draft.misread.iter().any(|at| path.starts_with(at.as_str()) || at.starts_with(path));
+        for error in outcomes.get(object).into_iter().flat_map(|outcome| &outcome.errors) {
+            // An object that is there twice is reported as such in any case.
+            if !touches(&error.path) && error.path != "metadata.name" {
+                findings.extend(placed(object, error, Severity::Mistake, places));
+            }
+        }
+    }
+    findings
+}
+
+/// A mistake or warning in each file in which its object stands.
+fn placed<'a>(
+    object: &'a ObjectRef,
+    found: &'a FieldError,
+    severity: Severity,
+    places: &'a BTreeMap<ObjectRef, Vec<Place>>,
+) -> impl Iterator<Item = Finding> + 'a {
+    places.get(object).into_iter().flatten().map(move |place| Finding {
+        file: place.file.clone(),
+        position: Some(place.document.locate(&found.path)),
+        severity,
+        subject: object.to_string(),
+        path: found.path.clone(),
+        message: found.message.clone(),
+    })
 }
 
 /// Notes in the snapshot where each of its objects was read.
@@ -175,16 +248,7 @@ fn report(
         let errors = outcome.errors.iter().map(|error| (Severity::Mistake, error));
         let warnings = outcome.warnings.iter().map(|warning| (Severity::Warning, warning));
         for (severity, found) in errors.chain(warnings) {
-            for place in places.get(object).into_iter().flatten() {
-                findings.push(Finding {
-                    file: place.file.clone(),
-                    position: Some(place.document.locate(&found.path)),
-                    severity,
-                    subject: object.to_string(),
-                    path: found.path.clone(),
-                    message: found.message.clone(),
-                });
-            }
+            findings.extend(placed(object, found, severity, places));
         }
     }
     // A MailGateway that seems to be missing may be what could not be read.

@@ -27,7 +27,8 @@ pub(super) struct Found {
     pub(super) message: String,
 }
 
-/// Reads `T` from a node; `None` if there was any mistake. `Vec` of mistakes in the order of the text.
+/// Reads `T` from a node, and the mistakes in it, in the order of the text. What is mistaken is left out of the value;
+/// `None` if too little is left.
 pub(super) fn read<T: DeserializeOwned>(
     tree: &Tree,
     node: NodeId,
@@ -40,7 +41,7 @@ pub(super) fn read<T: DeserializeOwned>(
         match result {
             Ok(value) => {
                 let found = context.state.into_inner().found;
-                return (found.is_empty().then_some(value), found);
+                return (Some(value), found);
             }
             Err(error) => context.note(error, node),
         }
