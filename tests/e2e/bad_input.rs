@@ -145,6 +145,21 @@ fn a_message_over_the_announced_size_is_refused_whole() {
 }
 
 #[test]
+fn a_domains_smaller_limit_is_said_at_rcpt_or_at_the_dot() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&PolicyFile::to(upstream.endpoint).domain("limits: {messageSize: 64Ki}"));
+    let mut client = gateway.client();
+    client.ask(250, "MAIL FROM:<anna@sender.example> SIZE=70000");
+    let reply = client.ask(552, "RCPT TO:<bert@example.org>");
+    assert_eq!(reply.enhanced(), "5.3.4", "{reply}");
+    client.ask(250, "RSET");
+    let reply = client.mail("anna@sender.example", &["bert@example.org"], &b"x\r\n".repeat(30_000));
+    assert_eq!((reply.code, reply.enhanced()), (552, "5.3.4"), "{reply}");
+    assert_eq!(client.mail("anna@sender.example", &["bert@example.org"], b"small\r\n").code, 250);
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
 fn ten_thousand_recipients_are_bounded() {
     let upstream = Upstream::start();
     let gateway = start(upstream.endpoint);

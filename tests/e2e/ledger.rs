@@ -244,6 +244,21 @@ fn a_refusal_of_the_upstream_is_passed_on_in_our_words() {
 }
 
 #[test]
+fn a_new_routes_refusal_bounces_nobody_until_something_was_delivered() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&PolicyFile::to(upstream.endpoint));
+    let send = || gateway.client().mail("anna@sender.example", &["bert@example.org"], &content(1));
+    upstream.fail_always(Step::Mail, say("550 5.7.1 relay access denied"));
+    let first = send();
+    assert_eq!(first.code, 450, "{first}");
+    upstream.fail(None);
+    assert_eq!(send().code, 250);
+    upstream.fail_always(Step::Mail, say("550 5.7.1 relay access denied"));
+    let last = send();
+    assert_eq!(last.code, 550, "{last}");
+}
+
+#[test]
 fn a_client_that_leaves_before_its_dot_leaves_no_message() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&PolicyFile::to(upstream.endpoint));

@@ -1,5 +1,7 @@
 //! Policy files are watched: a change is live within two seconds, a bad object keeps its last good form.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use torwart_tests::{Gateway, PATIENCE, PolicyFile, Upstream};
@@ -97,4 +99,28 @@ fn a_domain_that_left_is_deferred_for_a_while() {
     gateway.replace_policy(&policy.text());
     until(&gateway, "bert@leaving.example", 451);
     assert_eq!(rcpt(&gateway, "bert@example.org"), 250);
+}
+
+#[test]
+fn a_mounted_configmap_is_followed() {
+    let upstream = Upstream::start();
+    let policy = PolicyFile::to(upstream.endpoint);
+    // The kubelet's way: files are links into `..data`, and that link is replaced.
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let publish = |version: &str, text: &str| {
+        fs::create_dir(root.join(version)).unwrap();
+        fs::write(root.join(version).join("policy.yaml"), text).unwrap();
+        symlink(version, root.join("..next")).unwrap();
+        fs::rename(root.join("..next"), root.join("..data")).unwrap();
+    };
+    publish("..1", &policy.text());
+    symlink("..data/policy.yaml", root.join("policy.yaml")).unwrap();
+    let gateway = Gateway::builder().start_with(root);
+    assert_eq!(rcpt(&gateway, "bert@example.org"), 250);
+    publish("..2", &policy.clone().also("new.example", upstream.endpoint).text());
+    until(&gateway, "bert@new.example", 250);
+    fs::remove_dir_all(root.join("..1")).unwrap();
+    publish("..3", &policy.text());
+    until(&gateway, "bert@new.example", 451);
 }

@@ -119,7 +119,8 @@ pub enum ClientIdentity {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SoftBounce {
-    /// All, until one message was delivered through this route.
+    /// All, until one message was delivered through this route. Each process remembers that for itself and in memory
+    /// only: after a restart, or a change of the route, the first messages are treated with care again.
     UntilFirstDelivery,
     /// All.
     Always,

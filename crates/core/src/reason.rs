@@ -15,8 +15,10 @@ pub enum Reason {
     IpRange,
     /// More than 50 Received fields (554 5.4.6).
     MailLoop,
-    /// The message, or its header, is larger than allowed (552 5.3.4).
+    /// The message, or its header, is larger than allowed (552 5.3.4), or without end (421 4.3.4).
     MessageTooLarge,
+    /// The client does not speak SMTP: an HTTP request, or an endless line (421 4.7.0).
+    NotSmtp,
     /// The policy of this recipient's domain could not be read (451 4.3.5).
     PolicyUnavailable,
     /// `recipients.deny`, or not in `recipients.accept` (550 5.1.1).
@@ -25,6 +27,8 @@ pub enum Reason {
     RecipientRouted,
     /// The domain left the policy a short while ago (451 4.3.5 within `removalGrace`).
     RemovedDomain,
+    /// The client gave the transaction up with RSET, EHLO or HELO.
+    Reset,
     /// The scores of all checks add up to `rejectAt` or more (550 5.7.1).
     Score,
     /// `senders.deny` (550 5.7.1).
@@ -33,6 +37,12 @@ pub enum Reason {
     SenderAllowed,
     /// The process is going down (421 4.3.2).
     Shutdown,
+    /// The client was silent for too long, did not take our replies, or was connected for too long (421 4.4.2).
+    Timeout,
+    /// Too many commands that brought no mail, or too many transactions in one session (421 4.7.0).
+    TooManyCommands,
+    /// The client made more errors in one session than are borne (421 4.7.0).
+    TooManyErrors,
     /// Too many recipients for this domain's limit (452 4.5.3).
     TooManyRecipients,
     /// The recipient is of another delivery class than the transaction (452 4.5.3).
@@ -56,7 +66,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::Accepted,
         Self::BareNewline,
         Self::ClientGone,
@@ -64,14 +74,19 @@ impl Reason {
         Self::IpRange,
         Self::MailLoop,
         Self::MessageTooLarge,
+        Self::NotSmtp,
         Self::PolicyUnavailable,
         Self::RecipientDenied,
         Self::RecipientRouted,
         Self::RemovedDomain,
+        Self::Reset,
         Self::Score,
         Self::SenderDenied,
         Self::SenderAllowed,
         Self::Shutdown,
+        Self::Timeout,
+        Self::TooManyCommands,
+        Self::TooManyErrors,
         Self::TooManyRecipients,
         Self::OtherClass,
         Self::UnknownDomain,
@@ -93,14 +108,19 @@ impl Reason {
             Self::IpRange => "ip_range",
             Self::MailLoop => "mail_loop",
             Self::MessageTooLarge => "message_too_large",
+            Self::NotSmtp => "not_smtp",
             Self::PolicyUnavailable => "policy_unavailable",
             Self::RecipientDenied => "recipient_denied",
             Self::RecipientRouted => "recipient_routed",
             Self::RemovedDomain => "removed_domain",
+            Self::Reset => "reset",
             Self::Score => "score",
             Self::SenderDenied => "sender_denied",
             Self::SenderAllowed => "sender_allowed",
             Self::Shutdown => "shutdown",
+            Self::Timeout => "timeout",
+            Self::TooManyCommands => "too_many_commands",
+            Self::TooManyErrors => "too_many_errors",
             Self::TooManyRecipients => "too_many_recipients",
             Self::OtherClass => "other_class",
             Self::UnknownDomain => "unknown_domain",

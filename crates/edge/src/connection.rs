@@ -6,6 +6,8 @@
 
 mod message;
 mod open;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,12 +15,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use torwart_core::{Envelope, Id, Mailbox, Peer, Reason, TlsFacts};
 use torwart_smtp::{CloseReason, Event, ForwardPath, ReversePath, Session, Violation};
 
 use crate::edge::Shared;
+use crate::farewell::{LINGER, linger};
 use crate::log::{Record, SessionRecord};
 use crate::metrics::SessionOutcome;
 use crate::permits::{NetworkPermit, TotalPermit};
@@ -50,6 +53,8 @@ enum Wake {
     Deadline,
     EndIdle,
     EndAll,
+    /// The client is silent, and others need the upstream's connection.
+    InTheWay,
 }
 
 /// Go on with the session, or end it.
@@ -57,10 +62,6 @@ type Flow = ControlFlow<SessionOutcome>;
 
 /// How long the client may take to accept our replies.
 const WRITE: Duration = Duration::from_secs(60);
-/// How long we listen for the client's own end after our last reply, so that a reset does not overtake it.
-const LINGER: Duration = Duration::from_secs(2);
-/// What is read and thrown away meanwhile.
-const LINGER_BYTES: usize = 64 * 1024;
 /// How long the verdict may take to hear of a delivery.
 const REPORT: Duration = Duration::from_secs(5);
 
@@ -105,6 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
                     self.session.shut_down();
                 }
                 Wake::EndAll => return SessionOutcome::Shutdown,
+                Wake::InTheWay => self.give_way(),
             }
         }
     }
@@ -121,9 +123,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
                     let orders = self.shared.orders.clone();
                     unless(&orders.end_all, Box::pin(self.recipients(paths))).await?;
                 }
-                Some(Event::Data) => Box::pin(self.message()).await?,
+                Some(Event::Data) => {
+                    Box::pin(self.message()).await?;
+                    self.heed_drain();
+                }
                 Some(Event::StartTls) => Box::pin(self.start_tls()).await?,
-                Some(Event::Reset) => self.end_transaction(None, Reason::ClientGone).await,
+                Some(Event::Reset) => {
+                    self.end_transaction(None, Reason::Reset).await;
+                    self.heed_drain();
+                }
                 Some(Event::Close) => {
                     self.flush().await?;
                     return ControlFlow::Break(self.close_outcome());
@@ -133,6 +141,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
                     return ControlFlow::Break(SessionOutcome::Violation);
                 }
             }
+        }
+    }
+
+    /// The order to end between transactions is not heard inside one, and the client may have sent the next already.
+    fn heed_drain(&mut self) {
+        if !self.ending && self.shared.orders.end_idle.is_cancelled() {
+            self.ending = true;
+            self.session.shut_down();
         }
     }
 
@@ -160,6 +176,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             },
             () = order.cancelled() => if self.ending { Wake::EndAll } else { Wake::EndIdle },
             () = tokio::time::sleep_until(deadline) => Wake::Deadline,
+            () = in_the_way(self.transaction.as_deref()) => Wake::InTheWay,
+        }
+    }
+
+    fn give_way(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.give_way();
         }
     }
 
@@ -184,11 +207,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             self.begin_transaction();
         }
         let to = paths.iter().map(mailbox).collect();
-        let replies = match &mut self.transaction {
-            Some(transaction) => transaction.recipients(&self.shared, to).await,
-            None => Vec::new(),
+        let Some(transaction) = &mut self.transaction else {
+            self.session.answer_recipients(now(), Vec::new());
+            return;
         };
-        self.session.answer_recipients(now(), replies);
+        let before = transaction.named();
+        let replies = transaction.recipients(&self.shared, to).await;
+        let answered = self.session.answer_recipients(now(), replies);
+        transaction.forget_unanswered(before + answered);
     }
 
     fn begin_transaction(&mut self) {
@@ -206,8 +232,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             self.peer = Arc::new(Peer { helo: self.session.helo().map(Arc::from), ..(*self.peer).clone() });
         }
         self.had_transaction = true;
+        let id = self.shared.new_id();
+        self.session.label_transaction(&reply::label(id));
         self.transaction = Some(Box::new(Transaction::new(Beginning {
-            id: self.shared.new_id(),
+            id,
             started: now(),
             peer: Arc::clone(&self.peer),
             envelope,
@@ -276,8 +304,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         if outcome == SessionOutcome::Shutdown && self.session.close_reason().is_none() {
             self.say_shutdown().await;
         }
-        let reason = if outcome == SessionOutcome::Shutdown { Reason::Shutdown } else { Reason::ClientGone };
-        self.end_transaction(None, reason).await;
+        let (said, reason) = self.last_word(outcome);
+        self.end_transaction(said.as_ref(), reason).await;
         self.shared.metrics.session(outcome);
         if !self.had_transaction {
             self.shared.log.write(self.record(outcome)).await;
@@ -290,11 +318,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         }
     }
 
+    /// The 421 that a transaction heard if the session ended like this inside it, and why it ended.
+    fn last_word(&self, outcome: SessionOutcome) -> (Option<Said>, Reason) {
+        let said = match (outcome, self.session.close_reason()) {
+            (SessionOutcome::ClientGone | SessionOutcome::Probe, _) => None,
+            (SessionOutcome::Shutdown, _) => Some(Said::shutdown()),
+            (_, Some(CloseReason::Violation(violation))) => Some(Said::violation(violation)),
+            (SessionOutcome::Timeout, _) => return (None, Reason::Timeout),
+            _ => None,
+        };
+        let reason = said.as_ref().map_or(Reason::ClientGone, |said| said.reason);
+        (said, reason)
+    }
+
     /// The order to end everything came inside a transaction (RFC 5321 section 3.8: 421 at any time).
     async fn say_shutdown(&mut self) {
-        let reply = torwart_core::Reply::new(421, (4, 3, 2), "Going down, connect again");
         let id = self.transaction.as_ref().map_or(self.peer.session, |transaction| transaction.id());
-        reply::to_smtp(&reply, id).write_to(self.session.output());
+        Said::shutdown().to_smtp(id).write_to(self.session.output());
         // the session is over whether it is heard or not
         let _ = self.flush().await;
     }
@@ -327,18 +367,12 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, output: &[u8]) -> io::Resu
     stream.flush().await
 }
 
-/// Closes our side and reads until the client closes its own.
-async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
-    stream.shutdown().await?;
-    let mut space = [0; 1024];
-    let mut left = LINGER_BYTES;
-    while left > 0 {
-        match stream.read(&mut space).await? {
-            0 => break,
-            read => left = left.saturating_sub(read),
-        }
+/// Waits until the transaction holds up others; without one, for ever.
+async fn in_the_way(transaction: Option<&Transaction>) {
+    match transaction {
+        Some(transaction) => transaction.holds_up_others().await,
+        None => std::future::pending().await,
     }
-    Ok(())
 }
 
 /// Does it unless the order comes first.

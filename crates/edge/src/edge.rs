@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use prometheus::Registry;
+use rustls_pki_types::UnixTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -16,6 +17,7 @@ use torwart_core::{Id, IdSource, Verdicts};
 use torwart_smtp::SessionConfig;
 
 use crate::drain::{DrainOrders, DrainState, LAST_REPLY};
+use crate::farewell::Farewells;
 use crate::greeting::Greetings;
 use crate::listener;
 use crate::log::MailLog;
@@ -60,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) proxy_protocol_from: Vec<IpNet>,
     pub(crate) greetings: Greetings,
     pub(crate) permits: Arc<Permits>,
+    pub(crate) farewells: Farewells,
     pub(crate) log: MailLog,
     pub(crate) metrics: Metrics,
     pub(crate) orders: DrainOrders,
@@ -92,6 +95,9 @@ impl Edge {
             None
         });
         let shared = Shared::new(&settings, verdicts, log, certificates.as_ref(), registry);
+        if let (Some(certificates), Ok(shared)) = (&certificates, &shared) {
+            check_validity(certificates, &shared.metrics);
+        }
         let (addresses, listeners) = bound.into_iter().unzip();
         match shared {
             Ok(shared) if mistakes.is_empty() => Ok(Arc::new(Self {
@@ -134,6 +140,7 @@ impl Edge {
     pub fn reload_certificates(&self) {
         if let Some(certificates) = &self.certificates {
             certificates.reload();
+            check_validity(certificates, &self.shared.metrics);
         }
     }
 
@@ -147,7 +154,7 @@ impl Edge {
             acceptors.spawn(listener::accept_all(listener, Arc::clone(&self.shared)));
         }
         if let Some(certificates) = &self.certificates {
-            acceptors.spawn(watch_certificates(Arc::clone(certificates), orders.stop_accepting.clone()));
+            acceptors.spawn(watch_certificates(Arc::clone(certificates), Arc::clone(&self.shared)));
         }
         acceptors.close();
 
@@ -179,13 +186,20 @@ impl Edge {
     }
 }
 
-async fn watch_certificates(certificates: Arc<Certificates>, stop: CancellationToken) {
+async fn watch_certificates(certificates: Arc<Certificates>, shared: Arc<Shared>) {
+    let stop = shared.orders.stop_accepting.clone();
     while stop.run_until_cancelled(tokio::time::sleep(tls::POLL)).await.is_some() {
-        let certificates = Arc::clone(&certificates);
-        if let Err(error) = tokio::task::spawn_blocking(move || certificates.reload()).await {
+        let reloaded = Arc::clone(&certificates);
+        if let Err(error) = tokio::task::spawn_blocking(move || reloaded.reload()).await {
             tracing::error!(%error, "reading the certificates again failed");
         }
+        check_validity(&certificates, &shared.metrics);
     }
+}
+
+fn check_validity(certificates: &Certificates, metrics: &Metrics) {
+    metrics.certificates_not_after(&certificates.not_after());
+    certificates.sound_alarm(UnixTime::now());
 }
 
 // === impl Shared ===
@@ -209,6 +223,7 @@ impl Shared {
             proxy_protocol_from: settings.proxy_protocol_from.clone(),
             greetings: Greetings::default(),
             permits: Permits::new(settings.max_connections, settings.max_connections_per_network),
+            farewells: Farewells::default(),
             log,
             metrics: Metrics::new(registry)?,
             orders: DrainOrders::default(),

@@ -14,6 +14,7 @@
 mod connection;
 mod drain;
 mod edge;
+mod farewell;
 mod greeting;
 mod listener;
 mod log;

@@ -1,6 +1,6 @@
 //! Accepting connections, and turning away those that are too many.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,8 +20,6 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// After a failed accept, mostly for want of file descriptors: the first rest, doubled up to the longest.
 const FIRST_REST: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_secs(1);
-/// RFC 5321 section 3.8 and RFC 3463 (X.7.0): said without looking at anything else.
-pub(crate) const TOO_MANY: &[u8] = b"421 4.7.0 Too many connections, come back later\r\n";
 
 /// Listens; with port 0 the address returned has the real one. Options that accepted sockets inherit are set here
 /// once, so that accepting costs no further system call.
@@ -82,12 +80,8 @@ fn admit(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
     shared.tasks.spawn(session);
 }
 
-/// Says 421 if the socket takes it at once, and closes.
 fn turn_away(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
-    if let Ok(mut stream) = stream.into_std() {
-        // whether the client hears it is no concern of ours
-        let _ = stream.write(TOO_MANY);
-    }
+    shared.farewells.too_many(stream, &shared.tasks);
     shared.metrics.session(SessionOutcome::ConnectionLimit);
     let record = SessionRecord {
         id: shared.new_id(),

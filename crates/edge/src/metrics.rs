@@ -1,6 +1,6 @@
 //! What is counted, with every child looked up once.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use torwart_smtp::Verb;
 
 /// How a session ended: the label of `torwart_smtp_sessions_total` and the `outcome` of its log line.
@@ -51,6 +51,7 @@ pub(crate) struct Metrics {
     /// By verb, then by class.
     commands: Vec<IntCounter>,
     pub(crate) connections: IntGauge,
+    certificate_not_after: IntGaugeVec,
     pub(crate) message_bytes: IntCounter,
     pub(crate) outcome_unknown: IntCounter,
     pub(crate) accept_failures: IntCounter,
@@ -138,6 +139,14 @@ impl Metrics {
         )?;
         let connections = IntGauge::new("torwart_smtp_connections", "SMTP clients connected now.")?;
         registry.register(Box::new(connections.clone()))?;
+        let certificate_not_after = IntGaugeVec::new(
+            Opts::new(
+                "torwart_tls_certificate_not_after_seconds",
+                "When each STARTTLS certificate expires, in seconds since 1970, by its place among the --tls-cert.",
+            ),
+            &["certificate"],
+        )?;
+        registry.register(Box::new(certificate_not_after.clone()))?;
         Ok(Self {
             sessions: SessionOutcome::ALL.map(|outcome| sessions.with_label_values(&[outcome.as_str()])),
             messages: MessageOutcome::ALL.map(|outcome| messages.with_label_values(&[outcome.as_str()])),
@@ -146,6 +155,7 @@ impl Metrics {
                 .flat_map(|verb| CLASSES.map(|class| commands.with_label_values(&[verb.as_str(), class])))
                 .collect(),
             connections,
+            certificate_not_after,
             message_bytes: counter("torwart_message_bytes_total", "Bytes of messages that were delivered.")?,
             outcome_unknown: counter(
                 "torwart_outcome_unknown_total",
@@ -171,6 +181,14 @@ impl Metrics {
             .and_then(|place| place.checked_sub(2));
         if let Some(counter) = place.and_then(|place| self.commands.get(place)) {
             counter.inc_by(u64::from(count));
+        }
+    }
+
+    /// In seconds since 1970, in the order of the flags.
+    pub(crate) fn certificates_not_after(&self, seconds: &[u64]) {
+        for (place, seconds) in seconds.iter().enumerate() {
+            let gauge = self.certificate_not_after.with_label_values(&[place.to_string().as_str()]);
+            gauge.set(i64::try_from(*seconds).unwrap_or(i64::MAX));
         }
     }
 

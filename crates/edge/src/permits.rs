@@ -28,7 +28,7 @@ pub(crate) struct NetworkPermit {
 
 /// What counts as one client: a /24 of IPv4, a /64 of IPv6. These are what greylisting takes by default, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Network {
+pub(crate) enum Network {
     V4([u8; 3]),
     V6([u8; 8]),
 }
@@ -91,7 +91,7 @@ impl Drop for NetworkPermit {
 // === impl Network ===
 
 impl Network {
-    fn of(ip: IpAddr) -> Self {
+    pub(crate) fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => {
                 let [a, b, c, _] = ip.octets();

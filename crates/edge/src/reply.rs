@@ -61,6 +61,11 @@ impl Said {
         Self::new(Reply::new(250, (2, 0, 0), format!("Ok: delivered as {id}")), Reason::Accepted)
     }
 
+    /// RFC 5321 section 3.8.
+    pub(crate) fn shutdown() -> Self {
+        Self::new(Reply::new(421, (4, 3, 2), "Going down, connect again"), Reason::Shutdown)
+    }
+
     pub(crate) fn violation(violation: Violation) -> Self {
         let reply = violation.reply();
         let enhanced = reply.enhanced.unwrap_or((u8::try_from(reply.code / 100).unwrap_or(5), 0, 0));
@@ -80,19 +85,29 @@ impl fmt::Display for Said {
 }
 
 pub(crate) fn to_smtp(reply: &Reply, id: Id) -> torwart_smtp::Reply {
-    let text = if reply.code < 400 { reply.text.to_string() } else { format!("{} (id {id})", reply.text) };
+    let text =
+        if reply.code < 400 { reply.text.to_string() } else { format!("{} ({})", reply.text, label(id)) };
     torwart_smtp::Reply::new(reply.code, reply.enhanced, text)
 }
 
-/// Only a message's violations come here; those of commands are the session's own business.
+/// What stands in brackets behind each refusal.
+pub(crate) fn label(id: Id) -> String {
+    format!("id {id}")
+}
+
+/// Only what spoils a message or ends a session comes here; other faults are the session's own business.
 fn reason_of(violation: Violation) -> Reason {
     match violation {
-        Violation::MessageTooLarge | Violation::HeaderTooLarge | Violation::DeclaredTooLarge => {
-            Reason::MessageTooLarge
-        }
+        Violation::MessageTooLarge
+        | Violation::HeaderTooLarge
+        | Violation::DeclaredTooLarge
+        | Violation::EndlessMessage => Reason::MessageTooLarge,
         Violation::MailLoop => Reason::MailLoop,
         Violation::BareNewline | Violation::NulByte => Reason::BareNewline,
-        _ => Reason::ClientGone,
+        Violation::Idle | Violation::SessionTooOld => Reason::Timeout,
+        Violation::TooManyIdleCommands | Violation::TooManyTransactions => Reason::TooManyCommands,
+        Violation::NotSmtp | Violation::EndlessLine => Reason::NotSmtp,
+        _ => Reason::TooManyErrors,
     }
 }
 

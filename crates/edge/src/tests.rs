@@ -1,7 +1,9 @@
 //! The edge as a whole: real sessions against a scripted verdict and real sockets.
 
+mod crowd;
 mod drain;
-mod harness;
+pub(crate) mod harness;
+mod last_word;
 mod limits;
 mod relay;
 mod size;

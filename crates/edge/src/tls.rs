@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod tests;
+mod validity;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,9 +17,10 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::TlsAcceptor;
 
+use self::validity::Calendar;
 use crate::settings::CertificateFiles;
 
 /// The certificates of this process. An `Arc` of it answers every handshake.
@@ -27,6 +29,9 @@ pub(crate) struct Certificates {
     current: ArcSwap<Vec<Arc<CertifiedKey>>>,
     /// What the files held when they were last looked at, good or bad, so that a change is acted on once.
     seen: Mutex<Vec<FileContents>>,
+    calendar: Option<Calendar>,
+    /// For each pair the certificate that an alarm was given for.
+    alarmed: Mutex<Vec<Option<Arc<CertifiedKey>>>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -87,6 +92,8 @@ impl Certificates {
             files: files.to_vec(),
             current: ArcSwap::from_pointee(keys),
             seen: Mutex::new(seen),
+            calendar: Calendar::new(&provider),
+            alarmed: Mutex::new(vec![None; files.len()]),
             provider,
         })))
     }
@@ -101,6 +108,35 @@ impl Certificates {
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         config.send_tls13_tickets = 1;
         Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    /// For each pair, in the order given, the last second that its certificate holds, since 1970.
+    pub(crate) fn not_after(&self) -> Vec<u64> {
+        let Some(calendar) = &self.calendar else { return Vec::new() };
+        let keys = self.current.load();
+        keys.iter().filter_map(|key| Some(calendar.not_after(key.end_entity_cert().ok()?))).collect()
+    }
+
+    /// Gives an alarm for each certificate that is expired, or not valid yet; once for each. It is still offered:
+    /// most mail servers take any (RFC 7435). Returns how many alarms there were.
+    pub(crate) fn sound_alarm(&self, now: UnixTime) -> usize {
+        let Some(calendar) = &self.calendar else { return 0 };
+        let keys = self.current.load();
+        let mut alarmed = self.alarmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut alarms = 0;
+        for ((pair, key), alarmed) in self.files.iter().zip(keys.iter()).zip(alarmed.iter_mut()) {
+            if alarmed.as_ref().is_some_and(|known| Arc::ptr_eq(known, key)) {
+                continue;
+            }
+            let fault = key.end_entity_cert().ok().and_then(|end| calendar.fault(end, now));
+            *alarmed = fault.as_ref().map(|_| Arc::clone(key));
+            if let Some(fault) = fault {
+                let certificate = pair.certificate.display();
+                tracing::error!(%certificate, %fault, "a certificate does not hold now; renew it");
+                alarms += 1;
+            }
+        }
+        alarms
     }
 
     /// Reads the files again. A pair that changed and is good replaces the old one; what is bad is reported once

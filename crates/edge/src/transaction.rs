@@ -52,6 +52,11 @@ pub(crate) struct Transaction {
     has_message: bool,
     /// Bytes of the message so far, without our own header fields.
     size: u64,
+    /// When the client last brought the transaction forward, and what came of the message since then.
+    heard: Instant,
+    since_heard: usize,
+    /// When the dot must be answered; `None` until it comes.
+    dot_deadline: Option<Instant>,
 }
 
 /// How the client's side of a transaction looked when it began.
@@ -79,6 +84,9 @@ const RECIPIENTS: Duration = Duration::from_secs(60);
 const DATA: Duration = Duration::from_secs(120);
 /// From the client's dot to our reply. Clients wait 10 min (RFC 5321 section 4.5.3.2.6).
 const DOT: Duration = Duration::from_secs(8 * 60);
+/// So many bytes of a message are progress. A client that brings less in [`crate::upstream::UpstreamSettings::patience`]
+/// is as good as silent: at 800 bytes a second it would hold a connection for hours.
+const PROGRESS: usize = 4096;
 
 // === impl Transaction ===
 
@@ -91,6 +99,7 @@ impl Transaction {
             size: envelope.declared_size,
             eight_bit: envelope.eight_bit,
             smtputf8: envelope.smtputf8,
+            client: peer.address.ip(),
         };
         Self {
             id,
@@ -109,6 +118,9 @@ impl Transaction {
             message_id: MessageIdScanner::default(),
             has_message: false,
             size: 0,
+            heard: started,
+            since_heard: 0,
+            dot_deadline: None,
         }
     }
 
@@ -121,6 +133,14 @@ impl Transaction {
     pub(crate) async fn recipients(&mut self, shared: &Shared, to: Vec<Mailbox>) -> Vec<torwart_smtp::Reply> {
         let deadline = Instant::now() + RECIPIENTS;
         let mut asked = self.judge(shared, to).await;
+        for recipient in &mut asked {
+            let route = recipient.verdict.as_ref().and_then(|verdict| verdict.route);
+            if let (None, Some(route)) = (&recipient.said, route)
+                && let Some(refusal) = shared.upstreams.known_refusal(route, || recipient.upstream_path())
+            {
+                recipient.said = Some(self.upstream_said(recipient, refusal));
+            }
+        }
         loop {
             let binding = self.bound.as_ref().map(|bound| bound.binding);
             let group = next_group(&mut asked, binding, self.envelope.declared_size);
@@ -129,6 +149,7 @@ impl Transaction {
             }
             self.bring(shared, &mut asked, group, deadline).await;
         }
+        self.hear();
         asked.into_iter().map(|recipient| self.settle(recipient)).collect()
     }
 
@@ -172,7 +193,10 @@ impl Transaction {
     /// Brings recipients of one class to the upstream and settles each of them.
     async fn bring(&mut self, shared: &Shared, asked: &mut [Asked], group: Vec<usize>, deadline: Instant) {
         let outcome = match &mut self.bound {
-            Some(bound) => bound.more_recipients(asked, &group, deadline, &mut self.upstream).await,
+            Some(bound) => {
+                bound.begin_again(&self.mail, deadline, &mut self.upstream).await;
+                bound.more_recipients(asked, &group, deadline, &mut self.upstream).await
+            }
             None => self.first_recipients(shared, asked, &group, deadline).await,
         };
         match outcome {
@@ -226,9 +250,11 @@ impl Transaction {
         if replies.iter().any(|reply| reply.accepted) {
             self.bound = Some(Bound {
                 binding: Binding { class, size_limit, one_recipient },
-                route: digest,
+                route,
+                upstreams: Arc::clone(&shared.upstreams),
                 relay: RelayState::Open(relay),
                 accepted: Vec::new(),
+                paths: Vec::new(),
                 score: f32::MIN,
             });
         } else {
@@ -242,6 +268,7 @@ impl Transaction {
         self.upstream.reply = Some(upstream_reply);
         if accepted && let Some(bound) = &mut self.bound {
             bound.accepted.push(recipient.to.clone());
+            bound.paths.push(recipient.upstream_path());
             let score = recipient.verdict.as_ref().map_or(0.0, |verdict| verdict.score);
             bound.score = bound.score.max(score);
         }
@@ -261,6 +288,16 @@ impl Transaction {
         said.to_smtp(self.id)
     }
 
+    /// The recipients that have been named so far.
+    pub(crate) fn named(&self) -> usize {
+        self.recipients.len()
+    }
+
+    /// Only so many of them heard their reply: the session ended before the others'.
+    pub(crate) fn forget_unanswered(&mut self, answered: usize) {
+        self.recipients.truncate(answered);
+    }
+
     /// Brings DATA to the upstream and our header fields on top of the message. After `Ok` the client may hear 354.
     pub(crate) async fn start_data(&mut self, hostname: &str, esmtp: bool) -> Result<(), Said> {
         let refuse_data = self.refuse_data.clone();
@@ -269,18 +306,20 @@ impl Transaction {
         if let Some(reply) = refuse_data {
             bound.lose(Said::new(reply, Reason::Greylisted));
         }
+        bound.begin_again(&self.mail, Instant::now() + RECIPIENTS, &mut self.upstream).await;
         let relay = match &mut bound.relay {
             RelayState::Open(relay) => relay,
             RelayState::Lost(said) => return Err(said.clone()),
-            RelayState::Spent(_) => return Err(Said::no_route()),
+            RelayState::Yielded | RelayState::Spent(_) => return Err(Said::no_route()),
         };
         let outcome = match relay.data(Instant::now() + DATA).await {
-            Ok(()) => relay.body(trace.as_bytes()).await,
+            Ok(()) => relay.body(trace.as_bytes(), None).await,
             Err(refusal) => Err(refusal),
         };
         match outcome {
             Ok(()) => {
                 self.has_message = true;
+                self.hear();
                 Ok(())
             }
             Err(refusal) => {
@@ -320,8 +359,47 @@ impl Transaction {
             let limit = bound.binding.size_limit;
             return bound.lose(Said::too_large(limit));
         }
-        if let Err(refusal) = relay.body(decoded).await {
+        if let Err(refusal) = relay.body(decoded, self.dot_deadline).await {
             bound.lose(self.upstream.refused(refusal));
+        }
+        self.since_heard = self.since_heard.saturating_add(decoded.len());
+        if self.since_heard >= PROGRESS {
+            self.hear();
+        }
+    }
+
+    /// The client's dot was seen: from here on our reply has a time limit, with what is still to be written in it.
+    pub(crate) fn dot_came(&mut self) {
+        self.dot_deadline.get_or_insert(Instant::now() + DOT);
+    }
+
+    fn hear(&mut self) {
+        self.heard = Instant::now();
+        self.since_heard = 0;
+    }
+
+    /// Waits until the client has been silent for too long while others wait for the upstream's connection: then
+    /// [`Self::give_way`] is due.
+    pub(crate) async fn holds_up_others(&self) {
+        match self.bound.as_ref().map(|bound| &bound.relay) {
+            Some(RelayState::Open(relay)) => relay.wanted(self.heard).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Leaves the upstream's connection to others. Before DATA that is undone when the client goes on; in a message
+    /// it is not to be undone, and the client hears 451 at its dot.
+    pub(crate) fn give_way(&mut self) {
+        let Some(bound) = &mut self.bound else { return };
+        let RelayState::Open(relay) = &mut bound.relay else { return };
+        if !relay.give_way() {
+            return;
+        }
+        if self.has_message {
+            let refusal = relay.gave_way();
+            bound.lose(self.upstream.refused(refusal));
+        } else {
+            bound.yield_upstream();
         }
     }
 
@@ -353,9 +431,10 @@ impl Transaction {
                 bound.relay = RelayState::Lost(said.clone());
                 return outcome_of(said);
             }
-            RelayState::Spent(_) => return outcome_of(Said::no_route()),
+            RelayState::Yielded | RelayState::Spent(_) => return outcome_of(Said::no_route()),
         };
-        match relay.finish(Instant::now() + DOT).await {
+        let deadline = self.dot_deadline.unwrap_or_else(|| Instant::now() + DOT);
+        match relay.finish(deadline).await {
             Final::Accepted { upstream_reply } => {
                 bound.relay = RelayState::Spent(DeliveryResult::Delivered);
                 self.upstream.reply = Some(upstream_reply);
@@ -372,8 +451,8 @@ impl Transaction {
         }
     }
 
-    /// Ends the transaction. `said` is the last word to its DATA or its dot; without one the client gave it up, or
-    /// no recipient was accepted.
+    /// Ends the transaction. `said` is the last word: to its DATA, to its dot, or the 421 that ended the session;
+    /// without one the client gave it up, or no recipient was accepted.
     pub(crate) fn end(mut self, said: Option<&Said>, reason: Reason) -> Ended {
         let delivery = self.delivery();
         if let Some(bound) = &mut self.bound {
@@ -419,7 +498,7 @@ impl Transaction {
             transaction: self.id,
             envelope: Arc::clone(&self.envelope),
             recipients: bound.accepted.clone(),
-            route: bound.route,
+            route: bound.route.digest,
             score: if bound.score.is_finite() && bound.score > f32::MIN { bound.score } else { 0.0 },
             result,
         })

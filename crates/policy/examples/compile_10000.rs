@@ -1,12 +1,15 @@
-//! How long 10,000 MailDomains take: from text, from objects, and again with one changed.
+//! How long 10,000 MailDomains take: from text, from objects, again with one changed, and if all of them quarrel.
 //!
 //! `cargo run --release -p torwart-policy --example compile_10000`
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use torwart_policy::compile;
+use torwart_api::Manifest;
+use torwart_policy::compile::State;
 use torwart_policy::inputs::Inputs;
 use torwart_policy::load::{SourceFile, compile_files};
+use torwart_policy::{Snapshot, compile};
 
 const OBJECTS: usize = 10_000;
 
@@ -44,11 +47,12 @@ fn main() {
     let Some(snapshot) = second.compilation.snapshot else {
         return;
     };
+    quarrel(&snapshot);
     let objects = snapshot
         .domains
         .values()
-        .map(|domain| torwart_api::Manifest::MailDomain((**domain).clone()))
-        .chain([torwart_api::Manifest::MailGateway((*snapshot.gateway).clone())])
+        .map(|domain| Manifest::MailDomain((**domain).clone()))
+        .chain([Manifest::MailGateway((*snapshot.gateway).clone())])
         .map(Into::into)
         .collect();
     let inputs = Inputs { objects, last: Some(snapshot), ..Inputs::default() };
@@ -56,4 +60,25 @@ fn main() {
     let compilation = compile(&inputs);
     let domains = compilation.policy.map(|policy| policy.domains.len()).unwrap_or_default();
     println!("compile alone, against the last: {} ms, {domains} mail domains", start.elapsed().as_millis());
+}
+
+/// Every object claims one more name, the same as all others; then each claims the name that the next one has.
+#[allow(clippy::disallowed_methods)] // It measures time.
+fn quarrel(snapshot: &Arc<Snapshot>) {
+    let gateway = Manifest::MailGateway((*snapshot.gateway).clone());
+    for (what, next) in [("claim one more common name", false), ("claim the next one's name", true)] {
+        let objects = snapshot.domains.values().map(|domain| {
+            let mut domain = (**domain).clone();
+            let number: usize = domain.metadata.name.trim_start_matches('d').parse().unwrap_or_default();
+            let other = if next { format!("d{}.example", number + 1) } else { "common.example".to_owned() };
+            domain.spec.domains.push(other);
+            Manifest::MailDomain(domain).into()
+        });
+        let objects = objects.chain([gateway.clone().into()]).collect();
+        let inputs = Inputs { objects, last: Some(snapshot.clone()), ..Inputs::default() };
+        let start = Instant::now();
+        let compilation = compile(&inputs);
+        let kept = compilation.outcomes.values().filter(|outcome| outcome.state == State::Kept).count();
+        println!("all {OBJECTS} {what}: {} ms, {kept} keep what they had", start.elapsed().as_millis());
+    }
 }

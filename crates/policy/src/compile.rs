@@ -9,6 +9,7 @@
 //! Nothing here depends on the order of the inputs. An object whose present form is not accepted keeps its last
 //! accepted one; only deletion, or the loss of a permission, removes it.
 
+mod advice;
 mod claims;
 pub(crate) mod defaults;
 mod domain;
@@ -28,9 +29,9 @@ use serde_json::{Value, json};
 use torwart_api::{Kind, MailDomain, MailGateway, Manifest, ObjectRef};
 
 use crate::domains::{DomainPattern, DomainTable};
-use crate::inputs::{Inputs, Tenancy};
+use crate::inputs::{Inputs, Object, Tenancy};
 use crate::model::{Domain, Policy, RangeAction};
-use crate::snapshot::{Snapshot, essential};
+use crate::snapshot::{Deferred, Snapshot, essential};
 use claims::{Candidate, Claims, Settled};
 use domain::{CompiledDomain, DomainContext};
 use gateway::CompiledGateway;
@@ -99,11 +100,11 @@ pub fn compile(inputs: &Inputs) -> Compilation {
         }
     };
     let context = DomainContext { inputs, gateway: &gateway };
-    let accepted = read_domains(&context, objects, &mut compilation);
-    if let Some(held) = removal::hold(inputs, &gateway.manifest, &accepted) {
+    let read = read_domains(&context, objects, &mut compilation);
+    if let Some(held) = removal::hold(inputs, &gateway.manifest, &read.accepted) {
         hold_last(inputs, held, compilation)
     } else {
-        build(inputs, gateway, accepted, compilation)
+        build(inputs, gateway, read, compilation)
     }
 }
 
@@ -116,7 +117,22 @@ struct Accepted {
 /// The objects of the inputs, each once.
 struct Objects<'i> {
     gateways: BTreeMap<&'i ObjectRef, Option<&'i MailGateway>>,
-    domains: BTreeMap<&'i ObjectRef, Option<&'i MailDomain>>,
+    domains: BTreeMap<&'i ObjectRef, Forms<'i>>,
+}
+
+/// What there is of a MailDomain.
+#[derive(Default)]
+struct Forms<'i> {
+    /// What may be put in force.
+    manifest: Option<&'i MailDomain>,
+    /// All that was written under its name, however badly.
+    written: Vec<&'i MailDomain>,
+}
+
+/// What the MailDomains come to.
+struct Read {
+    accepted: BTreeMap<ObjectRef, Accepted>,
+    deferred: Deferred,
 }
 
 // === impl Objects ===
@@ -131,11 +147,8 @@ impl<'i> Objects<'i> {
                 (Some(Manifest::MailGateway(gateway)), _) => {
                     objects.gateways.insert(name, Some(gateway)).is_some()
                 }
-                (Some(Manifest::MailDomain(domain)), _) => {
-                    objects.domains.insert(name, Some(domain)).is_some()
-                }
                 (None, Kind::MailGateway) => objects.gateways.insert(name, None).is_some(),
-                (None, Kind::MailDomain) => objects.domains.insert(name, None).is_some(),
+                (Some(Manifest::MailDomain(_)) | None, _) => objects.add_domain(object),
             };
             let outcome = compilation.outcomes.entry(name.clone()).or_insert_with(Outcome::accepted);
             if twice && outcome.errors.is_empty() {
@@ -149,11 +162,24 @@ impl<'i> Objects<'i> {
             if let Some(gateway) = objects.gateways.get_mut(name) {
                 *gateway = None;
             }
-            if let Some(domain) = objects.domains.get_mut(name) {
-                *domain = None;
+            if let Some(forms) = objects.domains.get_mut(name) {
+                forms.manifest = None;
             }
         }
         objects
+    }
+
+    /// Says whether there was one with this name already.
+    fn add_domain(&mut self, Object { object, manifest, draft }: &'i Object) -> bool {
+        let read = |form: &'i Option<Manifest>| match form {
+            Some(Manifest::MailDomain(domain)) => Some(domain),
+            Some(Manifest::MailGateway(_)) | None => None,
+        };
+        let twice = self.domains.contains_key(object);
+        let forms = self.domains.entry(object).or_default();
+        forms.manifest = read(manifest);
+        forms.written.extend(read(manifest).or_else(|| read(draft)));
+        twice
     }
 }
 
@@ -203,7 +229,9 @@ fn choose_gateway(
         let manifest = present.clone();
         let (compiled, found) = gateway::read(Arc::new(manifest));
         if found.is_empty() {
-            compilation.accept(name, not_yet::gateway(&present.spec));
+            let mut warnings = not_yet::gateway(&present.spec);
+            warnings.extend(advice::gateway(&present.spec, inputs.now));
+            compilation.accept(name, warnings);
             return Ok(compiled);
         }
         errors = found;
@@ -228,26 +256,26 @@ fn no_gateway(inputs: &Inputs) -> String {
 
 // === the MailDomains ===
 
-fn read_domains(
-    context: &DomainContext<'_>,
-    objects: Objects<'_>,
-    compilation: &mut Compilation,
-) -> BTreeMap<ObjectRef, Accepted> {
+fn read_domains(context: &DomainContext<'_>, objects: Objects<'_>, compilation: &mut Compilation) -> Read {
     let DomainContext { inputs, .. } = context;
+    let mut deferred = Deferred { incomplete: inputs.incomplete, ..Deferred::default() };
     let last = inputs.last.as_deref();
     let mut claims = Claims::new(matches!(inputs.tenancy, Tenancy::Administrator));
-    for (name, manifest) in objects.domains {
+    for (name, Forms { manifest, written }) in objects.domains {
         let held = last.and_then(|last| last.domains.get(name));
         let mut candidate = Candidate {
             object: name.clone(),
             created: manifest.and_then(|manifest| manifest.metadata.creation_timestamp),
             held: held.map(|held| domain::patterns(&held.spec.domains)).unwrap_or_default(),
+            wished: Vec::new(),
             present: None,
             may_fall_back: true,
         };
         match manifest.map(|manifest| (manifest, context.compile(name, manifest))) {
             Some((manifest, Ok(compiled))) => {
-                compilation.accept(name, not_yet::domain(&manifest.spec));
+                let mut warnings = not_yet::domain(&manifest.spec);
+                warnings.extend(advice::domain(&manifest.spec, inputs.now));
+                compilation.accept(name, warnings);
                 let manifest = match held.filter(|held| held.spec == manifest.spec) {
                     Some(held) if held.metadata.generation == manifest.metadata.generation => held.clone(),
                     _ => Arc::new(MailDomain {
@@ -261,7 +289,16 @@ fn read_domains(
                 candidate.may_fall_back = refused.permitted;
                 compilation.keep_or_reject(name, refused.errors, false);
             }
-            None => compilation.keep_or_reject(name, Vec::new(), false),
+            None => {
+                compilation.keep_or_reject(name, Vec::new(), false);
+                // Nobody knows which domains it is about.
+                deferred.incomplete |= matches!(inputs.tenancy, Tenancy::Administrator)
+                    && held.is_none()
+                    && written.iter().all(|form| form.spec.domains.is_empty());
+            }
+        }
+        if candidate.present.is_none() {
+            candidate.wished = written.iter().flat_map(|form| context.wished(name, form)).collect();
         }
         claims.add(candidate);
     }
@@ -274,7 +311,8 @@ fn read_domains(
         },
     );
     let mut accepted = BTreeMap::new();
-    for Settled { object, form, conflicts } in settled {
+    for Settled { object, form, conflicts, open } in settled {
+        deferred.held.extend(open);
         let state = compilation.outcomes.get(&object).map(|outcome| outcome.state);
         if !conflicts.is_empty() || state != Some(State::Accepted) {
             compilation.keep_or_reject(&object, conflicts, form.is_some());
@@ -283,7 +321,7 @@ fn read_domains(
             accepted.insert(object, form);
         }
     }
-    accepted
+    Read { accepted, deferred }
 }
 
 // === the whole ===
@@ -293,9 +331,19 @@ fn hold_last(inputs: &Inputs, held: MassRemoval, mut compilation: Compilation) -
     let Some(last) = &inputs.last else {
         return compilation;
     };
+    // What is new is in force no more than what is gone, and waits like it.
+    let waiting = |object: &&Object| {
+        object.object.kind == Kind::MailDomain && !last.domains.contains_key(&object.object)
+    };
+    let waiting = inputs.objects.iter().filter(waiting).map(|Object { object, manifest, draft }| Object {
+        object: object.clone(),
+        manifest: None,
+        draft: manifest.clone().or_else(|| draft.clone()),
+    });
     let objects = std::iter::once(Manifest::MailGateway((*last.gateway).clone()))
         .chain(last.domains.values().map(|domain| Manifest::MailDomain((**domain).clone())))
         .map(Into::into)
+        .chain(waiting)
         .collect();
     let again = compile(&Inputs { objects, ..inputs.clone() });
     for outcome in compilation.outcomes.values_mut().filter(|outcome| outcome.state == State::Accepted) {
@@ -309,8 +357,8 @@ fn hold_last(inputs: &Inputs, held: MassRemoval, mut compilation: Compilation) -
 fn build(
     inputs: &Inputs,
     gateway: CompiledGateway,
-    accepted: BTreeMap<ObjectRef, Accepted>,
-    compilation: Compilation,
+    Read { accepted, mut deferred }: Read,
+    mut compilation: Compilation,
 ) -> Compilation {
     let mut manifests = BTreeMap::new();
     let mut known: BTreeMap<DomainPattern, Arc<Domain>> = BTreeMap::new();
@@ -327,19 +375,25 @@ fn build(
         manifests.insert(object, manifest);
     }
     let grace = i64::try_from(gateway.gateway.removal_grace.as_secs()).unwrap_or(i64::MAX);
+    // The present form of one that is kept may ask for what its own last form has.
+    deferred.held.retain(|pattern| !known.contains_key(pattern));
     let removed = removal::removed(inputs, &known, inputs.now.saturating_add(grace));
     let manifest =
         MailGateway { metadata: essential(&gateway.manifest.metadata), spec: gateway.manifest.spec.clone() };
     let shown = removed.iter().map(|(pattern, until)| (pattern.to_string(), *until)).collect();
     let resolutions: Value = json!(resolutions);
-    let snapshot = Snapshot::new(Arc::new(manifest), manifests, shown, resolutions);
+    let snapshot = Snapshot::new(Arc::new(manifest), manifests, shown, &deferred, resolutions);
     let policy = Policy {
         revision: snapshot.revision.clone(),
         asks_connections: asks_connections(&gateway),
         gateway: gateway.gateway,
-        domains: DomainTable::new(known, removed),
+        domains: DomainTable::new(known, deferred.held, removed),
         routes,
+        incomplete: deferred.incomplete,
     };
+    if let Some(outcome) = compilation.outcomes.get_mut(&gateway.manifest.object_ref()) {
+        outcome.warnings.extend(advice::postmaster(&policy, inputs.now));
+    }
     Compilation { policy: Some(policy), snapshot: Some(Arc::new(snapshot)), ..compilation }
 }
 

@@ -134,6 +134,9 @@ pub enum GreylistWord {
     Judged(Judged),
     /// The store did not answer: `onStoreFailure` decides.
     Failed,
+    /// The store was not asked, since the client's network asks too much at once: it waits, whatever
+    /// `onStoreFailure` says, or a burst would get everything past the greylist.
+    Overloaded,
 }
 
 /// What a step sees of one recipient.
@@ -199,6 +202,10 @@ fn find_target<'p>(
         // Ours to repair, never the sender's loss: RFC 5321 section 4.5.1 has every server take this mail.
         _ if bare_postmaster => Err(wording::no_postmaster()),
         DomainMatch::Removed { until } if now < until => Err(wording::removed_domain()),
+        DomainMatch::Held => Err(wording::policy_unavailable()),
+        DomainMatch::Removed { .. } | DomainMatch::Unknown if policy.incomplete => {
+            Err(wording::policy_unavailable())
+        }
         DomainMatch::Removed { .. } | DomainMatch::Unknown => Err(wording::unknown_domain()),
     }
 }

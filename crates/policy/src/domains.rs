@@ -5,8 +5,10 @@
 //!         |
 //!         +- exact      eu.lists.example.org
 //!         +- wildcard *.lists.example.org, then *.example.org, then *.org   (the most specific wins)
-//!         +- the same again among the domains that left the policy a short while ago
 //! ```
+//!
+//! Domains that left the policy a short while ago, and those of objects that can't be put in force, stand among the
+//! others: a wildcard above does not take their mail.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -19,8 +21,21 @@ use crate::model::{Domain, DomainMatch};
 /// Every mail domain of one policy. A look-up costs one hash probe per label of the name.
 #[derive(Debug, Default)]
 pub struct DomainTable {
-    known: Names<(Arc<str>, Arc<Domain>)>,
-    removed: Names<i64>,
+    names: Names<Entry>,
+    known: usize,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Known {
+        /// As a manifest writes it.
+        shown: Arc<str>,
+        domain: Arc<Domain>,
+    },
+    Held,
+    Removed {
+        until: i64,
+    },
 }
 
 /// A mail domain as a manifest may name it: `example.org`, or `*.example.org` for every name below it, but not
@@ -70,21 +85,26 @@ struct Key(Arc<str>);
 // === impl DomainTable ===
 
 impl DomainTable {
-    /// `known` and `removed` are in the form that [`DomainPattern`] gives. A pattern that comes twice keeps its
-    /// last value; `compile` reports such conflicts before it comes to this.
+    /// A pattern that comes twice in `known` keeps its last value; `compile` reports such conflicts before it comes to
+    /// this. What is known is neither held nor removed, what is held is not removed.
     pub fn new(
         known: impl IntoIterator<Item = (DomainPattern, Arc<Domain>)>,
+        held: impl IntoIterator<Item = DomainPattern>,
         removed: impl IntoIterator<Item = (DomainPattern, i64)>,
     ) -> Self {
-        let mut table = Self::default();
-        for (pattern, domain) in known {
-            let shown: Arc<str> = pattern.to_string().into();
-            table.known.insert(pattern, (shown, domain));
-        }
+        let mut names = Names::default();
         for (pattern, until) in removed {
-            table.removed.insert(pattern, until);
+            names.insert(pattern, Entry::Removed { until });
         }
-        table
+        for pattern in held {
+            names.insert(pattern, Entry::Held);
+        }
+        for (pattern, domain) in known {
+            let shown = pattern.to_string().into();
+            names.insert(pattern, Entry::Known { shown, domain });
+        }
+        let known = names.values().filter(|entry| matches!(entry, Entry::Known { .. })).count();
+        Self { names, known }
     }
 
     /// What `domain` is at `now` (Unix seconds). Case does not matter, U-labels and A-labels are the same name.
@@ -94,27 +114,35 @@ impl DomainTable {
         let Some(name) = buffer.normalize(domain) else {
             return DomainMatch::Unknown;
         };
-        if let Some((pattern, domain)) = self.known.find(name) {
-            return DomainMatch::Known { pattern, domain };
-        }
-        match self.removed.find(name) {
-            Some(until) if now < *until => DomainMatch::Removed { until: *until },
-            _ => DomainMatch::Unknown,
+        let holds = |entry: &Entry| !matches!(entry, Entry::Removed { until } if *until <= now);
+        match self.names.find(name, holds) {
+            Some(Entry::Known { shown, domain }) => DomainMatch::Known { pattern: shown, domain },
+            Some(Entry::Held) => DomainMatch::Held,
+            Some(Entry::Removed { until }) => DomainMatch::Removed { until: *until },
+            None => DomainMatch::Unknown,
         }
     }
 
-    /// How many mail domains, wildcards included.
+    /// How many mail domains are in force, wildcards included.
     pub fn len(&self) -> usize {
-        self.known.exact.len() + self.known.below.len()
+        self.known
+    }
+
+    /// How many are deferred since their objects are not in force.
+    pub fn held(&self) -> usize {
+        self.names.values().filter(|entry| matches!(entry, Entry::Held)).count()
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Every mail domain as written in A-label form, with its object; in no particular order.
+    /// Every mail domain in force as written in A-label form, with its object; in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Domain>)> {
-        self.known.exact.values().chain(self.known.below.values()).map(|(pattern, domain)| (pattern, domain))
+        self.names.values().filter_map(|entry| match entry {
+            Entry::Known { shown, domain } => Some((shown, domain)),
+            Entry::Held | Entry::Removed { .. } => None,
+        })
     }
 }
 
@@ -286,8 +314,13 @@ impl<T> Names<T> {
         names.insert(Key(pattern.name), value);
     }
 
-    fn find(&self, name: &str) -> Option<&T> {
-        if let Some(value) = self.exact.get(name) {
+    fn values(&self) -> impl Iterator<Item = &T> {
+        self.exact.values().chain(self.below.values())
+    }
+
+    /// The most specific of those that `holds` says are there.
+    fn find(&self, name: &str, holds: impl Fn(&T) -> bool) -> Option<&T> {
+        if let Some(value) = self.exact.get(name).filter(|value| holds(value)) {
             return Some(value);
         }
         if self.below.is_empty() {
@@ -295,7 +328,7 @@ impl<T> Names<T> {
         }
         let mut rest = name;
         while let Some((_, parent)) = rest.split_once('.') {
-            if let Some(value) = self.below.get(parent) {
+            if let Some(value) = self.below.get(parent).filter(|value| holds(value)) {
                 return Some(value);
             }
             rest = parent;

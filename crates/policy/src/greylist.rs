@@ -3,9 +3,15 @@
 //! ```text
 //!     (nothing) --first try--> waiting --delay--> ripe --retry--> passed --pass TTL without mail--> gone
 //!                                 |                 |                ^
-//!                           an early retry     retry window     known sender, auto-pass,
-//!                           changes nothing    over: anew       or any other delivery
+//!                           an early retry      forgotten       known sender, auto-pass,
+//!                           changes nothing   after 4 days      or any other delivery
+//!
+//!     null sender:  ripe --check--> leased --delivered--> gone
+//!                     ^                |
+//!                     +-- not delivered, or nothing heard for 10 min
 //! ```
+//!
+//! Nothing is deferred for ever: whatever the settings, a sender that comes back at least every three days passes.
 //!
 //! Times are Unix seconds in 32 bits (until 2106): a record is small, and there are a million of them.
 
@@ -33,7 +39,8 @@ pub type Time = u32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     pub first_seen: Time,
-    /// When it last passed or was last delivered; `None` while it has only been deferred.
+    /// When it last passed or was last delivered; `None` while it has only been deferred. The null sender's: since
+    /// when its one pass is lent to a session.
     pub passed: Option<Time>,
     /// From then on a store may forget the record.
     pub expires: Time,
@@ -72,20 +79,26 @@ pub struct Step {
 /// shown what greylisting asks for; longer waits only make people miss their mail.
 pub const LONGEST_DELAY: u32 = 12 * 3600;
 
-/// The retry window ends no sooner than this after the delay. RFC 5321 section 4.5.4.1 has senders retry at
-/// intervals of at least 30 minutes, and real ones back off to an hour or more.
-const LEAST_RETRY_TIME: u32 = 4 * 3600;
+/// The retry window is no shorter. RFC 6647 section 5 names 24 hours; senders that retry a few times a day are
+/// rare, and real.
+const LEAST_WINDOW: u32 = 24 * 3600;
 
-/// A record that was never retried is kept this part of its window longer, so that a sender that is too slow
-/// is told apart from a new one in the metrics.
-const LINGER: u32 = 8;
+/// A first try is remembered for as long at least, and a retry passes as long as it is: retry intervals of up to
+/// three days, and a day to spare. RFC 5321 section 4.5.4.1 has senders give up after four to five days.
+pub const LEAST_KEPT: u32 = 4 * 24 * 3600;
 
-/// Judges one triplet by itself. `record` is the oldest one found under any of its keys.
+/// How long one session has the null sender's single pass, if nothing is heard of it: RFC 5321 section 4.5.3.2.6
+/// gives the reply to the final dot 10 minutes.
+pub const LEASE: u32 = 600;
+
+/// Judges one triplet by itself. `record` is the oldest one found under any of its keys, and not expired.
 pub fn judge(record: Option<Record>, now: Time, params: &Params) -> Step {
     let Some(record) = record else {
         return deferred_anew(Greylist::New, now, params);
     };
-    if let Some(passed) = record.passed {
+    if !params.single_use
+        && let Some(passed) = record.passed
+    {
         // A time in the future is a clock that was set back; the pass stays good and counts from now.
         if now.saturating_sub(passed) >= params.pass_ttl {
             return deferred_anew(Greylist::Expired, now, params);
@@ -97,13 +110,12 @@ pub fn judge(record: Option<Record>, now: Time, params: &Params) -> Step {
         return deferred_anew(Greylist::New, now, params);
     }
     let age = now - record.first_seen;
-    if age < params.delay {
-        let judged = Judged { outcome: Greylist::Early, wait: params.delay - age, held: None };
-        return Step { judged, write: None };
+    let wait = params.delay.saturating_sub(age).max(record.lease_left(now));
+    if wait > 0 {
+        return Step { judged: Judged { outcome: Greylist::Early, wait, held: None }, write: None };
     }
-    if age > params.window {
-        return deferred_anew(Greylist::Expired, now, params);
-    }
+    // A retry after the window passes too, as long as the first try is remembered: the window is at least a day,
+    // and nothing waits for more than half a day.
     passes(Greylist::Passed, Some(record), now, params)
 }
 
@@ -154,7 +166,7 @@ pub fn better(a: Option<Record>, b: Option<Record>, now: Time, params: &Params) 
             Greylist::Expired => 3,
             _ => 4,
         };
-        (class, record.first_seen, std::cmp::Reverse(record.passed))
+        (class, judged.wait, record.first_seen, std::cmp::Reverse(record.passed))
     };
     match (a, b) {
         (Some(a), Some(b)) => Some(std::cmp::min_by_key(a, b, rank)),
@@ -167,10 +179,9 @@ fn is_known(known: &Record, now: Time, params: &Params) -> bool {
 }
 
 fn deferred_anew(outcome: Greylist, now: Time, params: &Params) -> Step {
-    let expires = now.saturating_add(params.window).saturating_add(params.window / LINGER);
     Step {
         judged: Judged { outcome, wait: params.delay, held: None },
-        write: Some(Record { first_seen: now, passed: None, expires }),
+        write: Some(Record::waiting(now, params)),
     }
 }
 
@@ -178,8 +189,12 @@ fn deferred_anew(outcome: Greylist, now: Time, params: &Params) -> Step {
 fn passes(outcome: Greylist, record: Option<Record>, now: Time, params: &Params) -> Step {
     let held =
         record.filter(|record| record.passed.is_none()).map(|record| now.saturating_sub(record.first_seen));
-    // A single-use pass stays ripe until a delivery consumes it: a failing upstream must not use it up.
-    let write = (!params.single_use).then(|| delivered(record, now, params));
+    // A single-use pass is lent to this session. A delivery consumes it, and a failing upstream gives it back.
+    let write = if params.single_use {
+        record.map(|record| Record { passed: Some(now), ..record })
+    } else {
+        Some(delivered(record, now, params))
+    };
     Step { judged: Judged { outcome, wait: 0, held }, write }
 }
 
@@ -190,7 +205,7 @@ impl Params {
         let delay = seconds(greylisting.delay).min(LONGEST_DELAY);
         Self {
             delay,
-            window: seconds(greylisting.retry_window).max(delay.saturating_add(LEAST_RETRY_TIME)),
+            window: seconds(greylisting.retry_window).max(LEAST_WINDOW),
             pass_ttl: seconds(greylisting.pass_ttl).max(1),
             auto_pass_after: greylisting.auto_pass_after.min(MAX_COUNTED_SENDERS),
             single_use: null_sender,
@@ -202,9 +217,15 @@ impl Params {
         self.delay
     }
 
-    /// Seconds after its first try during which a triplet's retry passes.
+    /// Seconds after its first try during which a triplet's retry surely passes; a later one does while the first
+    /// try is remembered (see [`Params::kept`]).
     pub fn window(&self) -> u32 {
         self.window
+    }
+
+    /// Seconds that a first try is remembered: the window, and four days at least.
+    pub fn kept(&self) -> u32 {
+        self.window.max(LEAST_KEPT)
     }
 
     /// Seconds without mail after which a pass is forgotten.
@@ -225,6 +246,28 @@ fn seconds(duration: Duration) -> u32 {
 // === impl Record ===
 
 impl Record {
+    /// A triplet that was first tried at `first_seen`.
+    pub fn waiting(first_seen: Time, params: &Params) -> Self {
+        // One second more, so that the last one of them counts.
+        let expires = first_seen.saturating_add(params.kept()).saturating_add(1);
+        Self { first_seen, passed: None, expires }
+    }
+
+    /// The null sender's: its pass was not used, and is good for the next session.
+    pub fn given_back(self) -> Self {
+        Self { passed: None, ..self }
+    }
+
+    /// Seconds for which a single pass is another session's. There is no lease on a triplet that is old: servers
+    /// that verify senders take one with each call-out, and could keep a bounce out for ever.
+    fn lease_left(&self, now: Time) -> u32 {
+        let Some(lent) = self.passed.filter(|_| now.saturating_sub(self.first_seen) < LONGEST_DELAY) else {
+            return 0;
+        };
+        // A time in the future is a clock that was set back.
+        if lent > now { 0 } else { LEASE.saturating_sub(now - lent) }
+    }
+
     /// Whether a store must treat it as absent.
     pub fn is_expired(&self, now: Time) -> bool {
         self.expires <= now

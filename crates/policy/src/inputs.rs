@@ -24,6 +24,8 @@ pub struct Inputs {
     pub last: Option<Arc<Snapshot>>,
     /// Unix seconds.
     pub now: i64,
+    /// Something could not be read at all, and `last` does not know what was in it: no domain is known to be unknown.
+    pub incomplete: bool,
 }
 
 /// An object that is there, readable or not.
@@ -32,6 +34,9 @@ pub struct Object {
     pub object: ObjectRef,
     /// `None` if it could not be read: the reader has reported why, and its last accepted form stays.
     pub manifest: Option<Manifest>,
+    /// If it could not be read: what could be, in spite of its mistakes. It is never put in force; but the mail domains
+    /// in it are deferred rather than refused.
+    pub draft: Option<Manifest>,
 }
 
 /// Who may claim and reach what.
@@ -78,6 +83,6 @@ pub struct ServiceTarget {
 
 impl From<Manifest> for Object {
     fn from(manifest: Manifest) -> Self {
-        Self { object: manifest.object_ref(), manifest: Some(manifest) }
+        Self { object: manifest.object_ref(), manifest: Some(manifest), draft: None }
     }
 }

@@ -3,17 +3,23 @@
 //! `torwart check`, `torwart run` and the watcher of policy files all come through here, so that what one of them
 //! says, the others do.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod choice;
+mod judged;
+mod reading;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use torwart_api::yaml::{self, Document, Position};
-use torwart_api::{Manifest, ObjectRef};
+use torwart_api::ObjectRef;
+use torwart_api::yaml::Position;
 
-use crate::compile::{Compilation, FieldError, State, compile};
-use crate::inputs::{Inputs, Object};
+use crate::compile::{Compilation, State, compile};
+use crate::inputs::Inputs;
 use crate::snapshot::Snapshot;
+use judged::Judged;
+use reading::{Entry, Reading};
 
 /// A policy file, or the reason why it could not be read.
 #[derive(Clone, Debug)]
@@ -51,12 +57,6 @@ pub enum Severity {
     Warning,
 }
 
-/// Where an object stands.
-struct Place {
-    file: Arc<str>,
-    document: Document,
-}
-
 /// Compiles the policy in `files`. What can't be read or is not accepted keeps the form that it has in `last`; an
 /// object that is in no file any more is gone. `listeners` are the gateway's own addresses, `now` is in Unix seconds.
 pub fn compile_files(
@@ -65,164 +65,51 @@ pub fn compile_files(
     listeners: &[SocketAddr],
     now: i64,
 ) -> Loaded {
-    let mut reading = Reading::default();
-    for file in files {
-        reading.read(file);
-    }
-    reading.keep_unread(last.as_deref());
-    let Reading { objects, drafts, mut findings, places, partly } = reading;
-    findings.extend(mistakes_of_drafts(&objects, drafts, listeners, &places));
-    let inputs = Inputs { objects, listeners: listeners.to_vec(), last, now, ..Inputs::default() };
+    let mut reading = Reading::of(files);
+    let judged = Judged::of(&reading, listeners, now);
+    let incomplete = reading.hides_domains(last.as_deref());
+    let unread = reading.unread(last.as_deref());
+    let chosen = choice::choose(&mut reading, &judged, last.as_deref());
+    let mut findings = std::mem::take(&mut reading.findings);
+    findings.extend(chosen.findings);
+    let inputs = Inputs {
+        objects: chosen.objects,
+        listeners: listeners.to_vec(),
+        last,
+        now,
+        incomplete,
+        ..Inputs::default()
+    };
     let mut compilation = compile(&inputs);
-    add_sources(&mut compilation, &places, inputs.last.as_deref());
-    report(&compilation, &places, !partly.is_empty(), &mut findings);
+    add_sources(&mut compilation, &reading.entries, &chosen.places, inputs.last.as_deref());
+    if let Some(snapshot) = compilation.snapshot.as_mut().map(Arc::make_mut) {
+        snapshot.unread = unread;
+    }
+    let entry = |index: &usize| reading.entries.get(*index);
+    for (object, outcome) in &compilation.outcomes {
+        let errors = outcome.errors.iter().map(|error| (Severity::Mistake, error));
+        let warnings = outcome.warnings.iter().map(|warning| (Severity::Warning, warning));
+        for (severity, found) in errors.chain(warnings) {
+            let certain = severity == Severity::Warning || !judged.overrules(object.kind, &found.path);
+            let places = chosen.places.get(object).into_iter().flatten().filter(|_| certain);
+            findings.extend(places.filter_map(entry).map(|entry| entry.finding(severity, found)));
+        }
+    }
+    findings.extend(judged.findings(&reading.entries));
+    // A MailGateway that seems to be missing may be what could not be read.
+    let hidden = reading.partly.values().any(|part| part.hides_gateway) && compilation.mass_removal.is_none();
+    let problems = compilation.problems.iter().filter(|_| !hidden);
+    findings.extend(problems.map(|problem| Finding::about("".into(), problem.clone())));
     findings.sort();
+    findings.dedup();
     Loaded { compilation, findings }
-}
-
-/// What could be read of an object in spite of its mistakes.
-struct Draft {
-    manifest: Manifest,
-    /// Paths at which what was read is not what was written.
-    misread: Vec<String>,
-}
-
-#[derive(Default)]
-struct Reading {
-    objects: Vec<Object>,
-    drafts: BTreeMap<ObjectRef, Draft>,
-    findings: Vec<Finding>,
-    places: BTreeMap<ObjectRef, Vec<Place>>,
-    /// Files of which some part could not be read.
-    partly: BTreeSet<Arc<str>>,
-}
-
-// === impl Reading ===
-
-impl Reading {
-    fn read(&mut self, file: &SourceFile) {
-        let name: Arc<str> = file.name.as_str().into();
-        let text = match &file.content {
-            Ok(text) => text,
-            Err(error) => {
-                self.findings.push(Finding {
-                    file: name.clone(),
-                    position: None,
-                    severity: Severity::Mistake,
-                    subject: String::new(),
-                    path: String::new(),
-                    message: error.clone(),
-                });
-                self.partly.insert(name);
-                return;
-            }
-        };
-        let yaml::Loaded { documents, mistakes } = yaml::load(&file.name, text);
-        let mut misread: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-        for mistake in &mistakes {
-            misread.entry(mistake.document).or_default().push(list_or_field(&mistake.path).to_owned());
-        }
-        self.findings.extend(mistakes.into_iter().map(|mistake| Finding {
-            file: name.clone(),
-            position: Some(mistake.position),
-            severity: Severity::Mistake,
-            subject: match mistake.object {
-                Some(object) => object.to_string(),
-                None => format!("document {}", mistake.document),
-            },
-            path: mistake.path,
-            message: mistake.message,
-        }));
-        for mut document in documents {
-            let Some(object) = document.object.clone() else {
-                self.partly.insert(name.clone());
-                continue;
-            };
-            if !document.is_complete() {
-                self.partly.insert(name.clone());
-            }
-            if let Some(manifest) = document.draft.take() {
-                let misread = misread.remove(&document.number).unwrap_or_default();
-                self.drafts.insert(object.clone(), Draft { manifest, misread });
-            }
-            self.objects.push(Object { object: object.clone(), manifest: document.manifest.take() });
-            self.places.entry(object).or_default().push(Place { file: name.clone(), document });
-        }
-    }
-
-    /// A document that does not say what it is may be any object of its file, so none of these is gone.
-    fn keep_unread(&mut self, last: Option<&Snapshot>) {
-        let Some(last) = last else {
-            return;
-        };
-        for (object, source) in &last.sources {
-            if self.partly.contains(source) && !self.places.contains_key(object) {
-                self.objects.push(Object { object: object.clone(), manifest: None });
-            }
-        }
-    }
-}
-
-/// A list that lost an entry counts its other entries anew, so all of it is misread.
-fn list_or_field(path: &str) -> &str {
-    path.split('[').next().unwrap_or(path)
-}
-
-/// A mistake in a field's form must not hide the others of its object: what could be read is compiled as well, for its
-/// mistakes only. Those that touch a misread field may come from there and are left out.
-fn mistakes_of_drafts(
-    objects: &[Object],
-    drafts: BTreeMap<ObjectRef, Draft>,
-    listeners: &[SocketAddr],
-    places: &BTreeMap<ObjectRef, Vec<Place>>,
-) -> Vec<Finding> {
-    if drafts.is_empty() {
-        return Vec::new();
-    }
-    let objects = objects
-        .iter()
-        .map(|Object { object, manifest }| {
-            let draft = || drafts.get(object).map(|draft| draft.manifest.clone());
-            Object { object: object.clone(), manifest: manifest.clone().or_else(draft) }
-        })
-        .collect();
-    let inputs = Inputs { objects, listeners: listeners.to_vec(), ..Inputs::default() };
-    let outcomes = compile(&inputs).outcomes;
-    let mut findings = Vec::new();
-    for (object, draft) in &drafts {
-        let touches =
-            |path: &str| draft.misread.iter().any(|at| path.starts_with(at.as_str()) || at.starts_with(path));
-        for error in outcomes.get(object).into_iter().flat_map(|outcome| &outcome.errors) {
-            // An object that is there twice is reported as such in any case.
-            if !touches(&error.path) && error.path != "metadata.name" {
-                findings.extend(placed(object, error, Severity::Mistake, places));
-            }
-        }
-    }
-    findings
-}
-
-/// A mistake or warning in each file in which its object stands.
-fn placed<'a>(
-    object: &'a ObjectRef,
-    found: &'a FieldError,
-    severity: Severity,
-    places: &'a BTreeMap<ObjectRef, Vec<Place>>,
-) -> impl Iterator<Item = Finding> + 'a {
-    places.get(object).into_iter().flatten().map(move |place| Finding {
-        file: place.file.clone(),
-        position: Some(place.document.locate(&found.path)),
-        severity,
-        subject: object.to_string(),
-        path: found.path.clone(),
-        message: found.message.clone(),
-    })
 }
 
 /// Notes in the snapshot where each of its objects was read.
 fn add_sources(
     compilation: &mut Compilation,
-    places: &BTreeMap<ObjectRef, Vec<Place>>,
+    entries: &[Entry],
+    places: &BTreeMap<ObjectRef, Vec<usize>>,
     last: Option<&Snapshot>,
 ) {
     let Some(snapshot) = compilation.snapshot.as_mut().map(Arc::make_mut) else {
@@ -231,36 +118,16 @@ fn add_sources(
     let names = snapshot.domains.keys().cloned().chain([snapshot.gateway.object_ref()]);
     snapshot.sources = names
         .filter_map(|object| {
-            let here = places.get(&object).and_then(|places| places.first()).map(|place| place.file.clone());
-            let source = here.or_else(|| last?.sources.get(&object).cloned())?;
+            let at_last = || last?.sources.get(&object).cloned();
+            let source = match places.get(&object).map(Vec::as_slice) {
+                Some([only]) => entries.get(*only).map(|entry| entry.file.clone()),
+                // Of several of one name it may be any.
+                Some([first, ..]) => at_last().or_else(|| Some(entries.get(*first)?.file.clone())),
+                Some([]) | None => at_last(),
+            }?;
             Some((object, source))
         })
         .collect();
-}
-
-fn report(
-    compilation: &Compilation,
-    places: &BTreeMap<ObjectRef, Vec<Place>>,
-    partly: bool,
-    findings: &mut Vec<Finding>,
-) {
-    for (object, outcome) in &compilation.outcomes {
-        let errors = outcome.errors.iter().map(|error| (Severity::Mistake, error));
-        let warnings = outcome.warnings.iter().map(|warning| (Severity::Warning, warning));
-        for (severity, found) in errors.chain(warnings) {
-            findings.extend(placed(object, found, severity, places));
-        }
-    }
-    // A MailGateway that seems to be missing may be what could not be read.
-    let problems = compilation.problems.iter().filter(|_| !partly || compilation.mass_removal.is_some());
-    findings.extend(problems.map(|problem| Finding {
-        file: "".into(),
-        position: None,
-        severity: Severity::Mistake,
-        subject: String::new(),
-        path: String::new(),
-        message: problem.clone(),
-    }));
 }
 
 // === impl Loaded ===
@@ -283,6 +150,14 @@ impl Loaded {
 }
 
 // === impl Finding ===
+
+impl Finding {
+    /// A mistake of a whole file, or of the whole policy.
+    fn about(file: Arc<str>, message: String) -> Self {
+        let (subject, path) = (String::new(), String::new());
+        Self { file, position: None, severity: Severity::Mistake, subject, path, message }
+    }
+}
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

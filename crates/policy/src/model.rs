@@ -21,6 +21,8 @@ pub struct Policy {
     pub routes: HashMap<RouteDigest, Arc<Route>>,
     /// False if every connection gets the same answer at the banner.
     pub asks_connections: bool,
+    /// Some of the policy could not be read and nobody knows what was in it: a domain that is not here may be there.
+    pub incomplete: bool,
 }
 
 /// The MailGateway.
@@ -148,6 +150,8 @@ pub enum DomainMatch<'a> {
     Removed {
         until: i64,
     },
+    /// An object that is not in force names it: it was written with a mistake, or twice.
+    Held,
     Unknown,
 }
 

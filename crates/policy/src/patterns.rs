@@ -54,6 +54,8 @@ pub enum InvalidPattern {
     Empty,
     #[error("names no domain; write *@{0} for a whole domain, or {0}@* for a local part in every domain")]
     NoDomain(String),
+    #[error("names no domain; write *@* for every address")]
+    OnlyStar,
     #[error("has no local part before the @; write *{0} for a whole domain")]
     NoLocalPart(String),
     #[error("has a local part of more than 64 characters, which no address has")]
@@ -104,6 +106,7 @@ impl AddressPattern {
         let (local, domain) = match text.rsplit_once('@') {
             Some((local, domain)) => (local, domain),
             None if bare_local && !text.contains('.') => (text, "*"),
+            None if text == "*" => return Err(InvalidPattern::OnlyStar),
             None => return Err(InvalidPattern::NoDomain(text.to_owned())),
         };
         if local.is_empty() {

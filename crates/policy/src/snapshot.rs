@@ -1,14 +1,16 @@
 //! What was accepted: the form in which a policy is published, compared and compiled again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use torwart_api::{MailDomain, MailGateway, Metadata, ObjectRef};
+use torwart_api::{Kind, MailDomain, MailGateway, Metadata, ObjectRef};
 use torwart_core::Revision;
+
+use crate::domains::DomainPattern;
 
 /// Accepted manifests, and what the next compilation must know of the past. It holds no compiled form and no secret.
 #[derive(Clone, Debug)]
@@ -20,10 +22,58 @@ pub struct Snapshot {
     pub removed: BTreeMap<String, i64>,
     /// Where each object was read from, for those who read files; no part of the revision.
     pub sources: BTreeMap<ObjectRef, Arc<str>>,
+    /// Files that could never be read in full, so that nobody knows what else is in them; no part of the revision.
+    pub unread: BTreeSet<Arc<str>>,
+}
+
+/// What is deferred since the policy is not as its authors meant it. It is found anew each time, so no snapshot keeps it.
+#[derive(Debug, Default)]
+pub(crate) struct Deferred {
+    /// Domains of objects that are not in force.
+    pub(crate) held: BTreeSet<DomainPattern>,
+    /// Whatever is not known.
+    pub(crate) incomplete: bool,
+}
+
+/// Why a text is no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidSnapshot {
+    #[error("it is broken: {0}")]
+    Broken(#[from] serde_json::Error),
+    #[error("it is in format {0}, which a newer release wrote; this one reads format {FORMAT_VERSION}")]
+    Newer(u32),
 }
 
 /// Raised when a reader of the older format would misunderstand the newer one.
 const FORMAT_VERSION: u32 = 1;
+
+/// What is read first, since all else depends on it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    format_version: u32,
+}
+
+/// A snapshot as it is kept from one run to the next.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    format_version: u32,
+    revision: String,
+    gateway: MailGateway,
+    domains: Vec<MailDomain>,
+    removed: BTreeMap<String, i64>,
+    sources: Vec<Source>,
+    unread: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Source {
+    kind: String,
+    namespace: String,
+    name: String,
+    file: String,
+}
 
 // === impl Snapshot ===
 
@@ -32,16 +82,73 @@ impl Snapshot {
         gateway: Arc<MailGateway>,
         domains: BTreeMap<ObjectRef, Arc<MailDomain>>,
         removed: BTreeMap<String, i64>,
+        deferred: &Deferred,
         resolutions: Value,
     ) -> Self {
-        let mut snapshot =
-            Self { revision: Revision("".into()), gateway, domains, removed, sources: BTreeMap::new() };
-        let digest = Sha256::digest(snapshot.canonical(resolutions).as_bytes());
+        let mut snapshot = Self {
+            revision: Revision("".into()),
+            gateway,
+            domains,
+            removed,
+            sources: BTreeMap::new(),
+            unread: BTreeSet::new(),
+        };
+        let digest = Sha256::digest(snapshot.canonical(deferred, resolutions).as_bytes());
         snapshot.revision = Revision(hex(&digest).into());
         snapshot
     }
 
-    fn canonical(&self, resolutions: Value) -> String {
+    /// In the form in which it can be kept; [`from_json`](Self::from_json) reads it.
+    ///
+    /// # Errors
+    /// Only if a manifest has no JSON form, which none should.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        let Self { revision, gateway, domains, removed, sources, unread } = self;
+        serde_json::to_string(&Kept {
+            format_version: FORMAT_VERSION,
+            revision: revision.0.to_string(),
+            gateway: (**gateway).clone(),
+            domains: domains.values().map(|domain| (**domain).clone()).collect(),
+            removed: removed.clone(),
+            sources: sources
+                .iter()
+                .map(|(ObjectRef { kind, namespace, name }, file)| Source {
+                    kind: kind.to_string(),
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    file: file.to_string(),
+                })
+                .collect(),
+            unread: unread.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote, in this release or an older one.
+    ///
+    /// # Errors
+    /// If it is none, or in a newer format.
+    pub fn from_json(text: &str) -> Result<Self, InvalidSnapshot> {
+        let Version { format_version } = serde_json::from_str(text)?;
+        if format_version > FORMAT_VERSION {
+            return Err(InvalidSnapshot::Newer(format_version));
+        }
+        let Kept { format_version: _, revision, gateway, domains, removed, sources, unread } =
+            serde_json::from_str(text)?;
+        let sources = sources.into_iter().filter_map(|Source { kind, namespace, name, file }| {
+            let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+            Some((ObjectRef { kind, namespace, name }, file.into()))
+        });
+        Ok(Self {
+            revision: Revision(revision.into()),
+            gateway: Arc::new(gateway),
+            domains: domains.into_iter().map(|domain| (domain.object_ref(), Arc::new(domain))).collect(),
+            removed,
+            sources: sources.collect(),
+            unread: unread.into_iter().map(Into::into).collect(),
+        })
+    }
+
+    fn canonical(&self, deferred: &Deferred, resolutions: Value) -> String {
         let mut text = String::with_capacity(256 + 1024 * self.domains.len());
         let _ = write!(text, "{{\"domains\":[");
         for (index, domain) in self.domains.values().enumerate() {
@@ -52,6 +159,11 @@ impl Snapshot {
         }
         let _ = write!(text, "],\"formatVersion\":{FORMAT_VERSION},\"gateway\":");
         write_canonical(&to_value(&*self.gateway), &mut text);
+        if !deferred.held.is_empty() || deferred.incomplete {
+            let held: Vec<String> = deferred.held.iter().map(ToString::to_string).collect();
+            text.push_str(",\"deferred\":");
+            write_canonical(&json!({ "held": held, "incomplete": deferred.incomplete }), &mut text);
+        }
         text.push_str(",\"removed\":");
         write_canonical(&json!(self.removed), &mut text);
         text.push_str(",\"resolutions\":");
@@ -123,4 +235,51 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::compile;
+    use crate::compile::tests::{GATEWAY, mk_domain, mk_inputs};
+
+    fn mk_snapshot() -> Snapshot {
+        let more = "  greylisting: {delay: 90s, mode: Always}\n  senders: {deny: [{pattern: \"*@spam.example\"}]}\n  \
+                    ipRanges: [{name: a, cidrs: [10.0.0.0/8], action: Allow, expires: \"2030-01-01T00:00:00Z\"}]\n  \
+                    limits: {messageSize: 10Mi, ratePerNetwork: 10/1m}\n  recipients: {accept: [\"*@*\"]}\n";
+        let text = format!(
+            "{GATEWAY}---\n{}---\n{}",
+            mk_domain("a", &["a.example", "*.a.example"], more),
+            mk_domain("b", &["b.example"], "")
+        );
+        let first = compile(&mk_inputs(&text, None));
+        assert!(first.is_clean(), "{:?}", first.outcomes);
+        let second = format!("{GATEWAY}---\n{}", mk_domain("a", &["a.example"], more));
+        let snapshot = compile(&mk_inputs(&second, Some(&first))).snapshot.unwrap();
+        let sources = BTreeMap::from([(ObjectRef::domain("mail", "a"), "a.yaml".into())]);
+        Snapshot { sources, unread: ["u.yaml".into()].into(), ..(*snapshot).clone() }
+    }
+
+    #[test]
+    fn a_snapshot_reads_back_as_it_was_kept() {
+        let snapshot = mk_snapshot();
+        assert_eq!(snapshot.removed.len(), 2);
+        let text = snapshot.to_json().unwrap();
+        let read = Snapshot::from_json(&text).unwrap();
+        let Snapshot { revision, gateway, domains, removed, sources, unread } = &read;
+        assert_eq!(*revision, snapshot.revision);
+        assert_eq!((gateway, domains), (&snapshot.gateway, &snapshot.domains));
+        assert_eq!((removed, sources, unread), (&snapshot.removed, &snapshot.sources, &snapshot.unread));
+        assert_eq!(read.to_json().unwrap(), text);
+    }
+
+    #[test]
+    fn a_broken_or_newer_snapshot_is_refused() {
+        let text = mk_snapshot().to_json().unwrap();
+        for broken in ["", "{}", "null", &text[..text.len() / 2], &text.replace("\"removed\"", "\"gone\"")] {
+            assert!(matches!(Snapshot::from_json(broken), Err(InvalidSnapshot::Broken(_))), "{broken}");
+        }
+        let newer = text.replace("\"formatVersion\":1", "\"formatVersion\":2,\"more\":1");
+        assert!(matches!(Snapshot::from_json(&newer), Err(InvalidSnapshot::Newer(2))));
+    }
 }

@@ -22,8 +22,10 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
+/// Most files leave the postmaster out and are about something else.
 fn said(loaded: &Loaded) -> Vec<String> {
-    loaded.findings.iter().map(ToString::to_string).collect()
+    let postmaster = |line: &String| line.contains(": spec.postmaster: is left out");
+    loaded.findings.iter().map(ToString::to_string).filter(|line| !postmaster(line)).collect()
 }
 
 #[test]
@@ -64,6 +66,6 @@ fn update(path: &Path, text: &str, count: usize) {
 #[test]
 fn the_quickstart_has_no_mistake_and_no_warning() {
     let loaded = load(&folder("../../k8s/examples/quickstart.yaml"));
-    assert_eq!(said(&loaded), Vec::<String>::new());
+    assert_eq!(loaded.findings, vec![]);
     assert_eq!(loaded.compilation.policy.unwrap().domains.len(), 1);
 }

@@ -6,7 +6,7 @@
 
 use memchr::{memchr_iter, memchr3};
 
-/// What happens to a message with bare LF or bare CR. NUL is a fault in any case.
+/// What happens to a message with bare LF, bare CR or NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum BareNewline {
     /// 550 5.5.2.
@@ -14,7 +14,8 @@ pub enum BareNewline {
     Reject,
     /// A bare LF becomes CRLF, a bare CR a space (it is mostly part of a CR CR LF; a line end in its place would cut
     /// headers in two). A line end made so never counts as one where the end of the message is looked for: `LF . LF`,
-    /// `LF . CRLF` and `CR . CRLF` are text, and a dot after such a line end is no stuffing.
+    /// `LF . CRLF` and `CR . CRLF` are text, and a dot after such a line end is no stuffing. A NUL becomes a space too:
+    /// dropped, it would join what it stood between.
     Normalize,
 }
 
@@ -158,8 +159,8 @@ impl DataReader {
                     return (at + 1, self.bare_lf(message));
                 }
                 _ => {
-                    message.extend_from_slice(&input[..at + 1]);
-                    return (at + 1, Some(DataFault::Nul));
+                    message.extend_from_slice(text);
+                    return (at + 1, self.nul(message));
                 }
             }
         }
@@ -172,6 +173,19 @@ impl DataReader {
             BareNewline::Reject => {
                 message.push(b'\r');
                 Some(DataFault::BareCr)
+            }
+            BareNewline::Normalize => {
+                message.push(b' ');
+                None
+            }
+        }
+    }
+
+    fn nul(&self, message: &mut Vec<u8>) -> Option<DataFault> {
+        match self.newline {
+            BareNewline::Reject => {
+                message.push(0);
+                Some(DataFault::Nul)
             }
             BareNewline::Normalize => {
                 message.push(b' ');

@@ -363,7 +363,7 @@ fn operate(choice: u8, data: &[u8]) {
                 pending.extend(to_words(bytes));
             }
             8 => {
-                session.answer_recipients(now, vec![Reply::new(250, (2, 1, 5), "OK"); usize::from(argument)])
+                session.answer_recipients(now, vec![Reply::new(250, (2, 1, 5), "OK"); usize::from(argument)]);
             }
             9 => session.start_data(now),
             10 => session.refuse_data(now, &Reply::new(451, (4, 3, 0), "no")),

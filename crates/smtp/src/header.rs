@@ -3,7 +3,7 @@
 use memchr::memchr;
 
 /// Counts the octets and the Received fields of a message's header section (RFC 5322 section 2.1). It changes
-/// nothing and stores nothing. The header ends at its empty line, or at the first line that is no field.
+/// nothing and stores nothing. The header ends before its empty line, or before the first line that is no field.
 #[derive(Clone, Debug)]
 pub struct HeaderScanner {
     place: Place,
@@ -54,7 +54,16 @@ impl HeaderScanner {
         let (allowed, over) = message.split_at_checked(room).unwrap_or((message, b""));
         self.scan_allowed(allowed)?;
         self.room -= allowed.len() as u64;
-        if over.is_empty() || self.place == Place::Body { Ok(()) } else { Err(HeaderFault::TooLarge) }
+        match over.first() {
+            None => Ok(()),
+            // the empty line behind the fields is not one of their octets
+            Some(byte) if matches!(self.place, Place::Start | Place::LineStart) && ends_header(*byte) => {
+                self.place = Place::Body;
+                Ok(())
+            }
+            Some(_) if self.place == Place::Body => Ok(()),
+            Some(_) => Err(HeaderFault::TooLarge),
+        }
     }
 
     /// Whether the header is over.
@@ -90,6 +99,11 @@ impl HeaderScanner {
         }
         Ok(())
     }
+}
+
+/// Neither a field's name nor a continuation begins so.
+fn ends_header(byte: u8) -> bool {
+    !matches!(byte, b' ' | b'\t' | b'!'..=b'9' | b';'..=b'~')
 }
 
 fn agree(matched: u8, byte: u8) -> u8 {
@@ -128,8 +142,10 @@ mod tests {
     #[test]
     fn a_header_has_its_limit_and_a_body_none() {
         let message = "A: 123\r\n\r\nthe body\r\n";
-        assert_eq!(scan(message, 9, 0), (Ok(()), true));
-        assert_eq!(scan("A: 123\r\nB: 123\r\n", 9, 0).0, Err(HeaderFault::TooLarge));
+        assert_eq!(scan(message, 8, 0), (Ok(()), true));
+        assert_eq!(scan(message, 7, 0).0, Err(HeaderFault::TooLarge));
+        assert_eq!(scan("A: 123\r\nB: 123\r\n", 8, 0).0, Err(HeaderFault::TooLarge));
+        assert_eq!(scan("A: 123\r\n continued\r\n", 8, 0).0, Err(HeaderFault::TooLarge));
         assert_eq!(scan("A: 123456789", 9, 0).0, Err(HeaderFault::TooLarge));
     }
 

@@ -35,6 +35,8 @@ pub struct Limits {
     pub idle_command: Duration,
     /// Between two pieces of a message (RFC 5321 section 4.5.3.2.5).
     pub idle_data: Duration,
+    /// The same, once nothing of the message can be accepted any more: its sender is only waited for to be polite.
+    pub idle_spoiled: Duration,
     /// For a whole message: 50 MiB within it is 15 kB/s.
     pub message_time: Duration,
     /// More Received fields are a loop (RFC 5321 section 6.3 asks for at least 100 where nothing else detects
@@ -87,6 +89,7 @@ impl Default for Limits {
             session_age: Duration::from_secs(60 * 60),
             idle_command: Duration::from_secs(5 * 60),
             idle_data: Duration::from_secs(3 * 60),
+            idle_spoiled: Duration::from_secs(60),
             message_time: Duration::from_secs(60 * 60),
             received_fields: 50,
         }

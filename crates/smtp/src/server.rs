@@ -195,14 +195,15 @@ impl Session {
     }
 
     /// One reply for each recipient of [`Event::Recipients`], in that order; what is missing is 451. Class 2 accepts.
-    pub fn answer_recipients(&mut self, now: Instant, replies: Vec<Reply>) {
+    /// Returns how many of them were said: where the refusals reach the limit, 421 stands for the rest.
+    pub fn answer_recipients(&mut self, now: Instant, replies: Vec<Reply>) -> usize {
         let State::Recipients(count) = self.state else {
-            return;
+            return 0;
         };
         self.active = now;
         self.state = State::Command;
         let mut replies = replies.into_iter();
-        for _ in 0..count {
+        for said in 0..count {
             let reply =
                 replies.next().unwrap_or_else(|| Reply::new(451, (4, 3, 0), "no answer for this recipient"));
             if reply.is_positive() {
@@ -210,9 +211,17 @@ impl Session {
                     transaction.accepted = transaction.accepted.saturating_add(1);
                 }
             } else if !self.refuse_recipient(reply.class()) {
-                return;
+                return said as usize;
             }
             self.write_reply(Verb::Rcpt, &reply);
+        }
+        count as usize
+    }
+
+    /// Puts `(label)` behind the 421 that might end the session inside this transaction.
+    pub fn label_transaction(&mut self, label: &str) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.label = Some(label.into());
         }
     }
 
@@ -240,6 +249,14 @@ impl Session {
         self.counts.record(Verb::Data, 3);
         self.output.extend_from_slice(b"354 end data with <CR><LF>.<CR><LF>\r\n");
         self.state = State::Message(Box::new(Message::new(&self.config, now)));
+    }
+
+    /// The driver begins to wait for more of the message. The time that it spent on what came before, waiting for
+    /// the upstream to take it, is not the client's.
+    pub fn wait_for_message(&mut self, now: Instant) {
+        if matches!(self.state, State::Message(_)) {
+            self.active = now;
+        }
     }
 
     /// Answers DATA with a refusal, which ends the transaction.
@@ -287,7 +304,8 @@ impl Session {
         let limits = &self.config.limits;
         match &self.state {
             State::Message(message) => {
-                (self.active + limits.idle_data).min(message.started + limits.message_time)
+                let idle = if message.spoiled.is_some() { limits.idle_spoiled } else { limits.idle_data };
+                (self.active + idle).min(message.started + limits.message_time)
             }
             State::Recipients(_) | State::AwaitData | State::AwaitReply => self.active + limits.session_age,
             State::Connected
@@ -382,7 +400,11 @@ impl Session {
     }
 
     fn close_with(&mut self, reason: CloseReason, line: &str) {
-        self.write(&[line, "\r\n"]);
+        let label = self.transaction.as_mut().and_then(|transaction| transaction.label.take());
+        match label.filter(|_| reason != CloseReason::Quit) {
+            Some(label) => self.write(&[line, " (", &label, ")\r\n"]),
+            None => self.write(&[line, "\r\n"]),
+        }
         self.state = State::Closed(reason);
     }
 

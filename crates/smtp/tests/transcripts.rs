@@ -9,8 +9,8 @@
 //! - `#` a comment.
 //!
 //! Filled in and compared: `S:` the server's lines, `ask:` the questions, `body:` a message that may be passed on,
-//! `event:` and `close:`. Every dialogue also runs with the client's bytes one at a time, which must give the same
-//! `S:`, `body:` and `close:` lines.
+//! `event:` and `close:`. Every dialogue also runs with the client's bytes one at a time, and with what goes out
+//! together cut in two at each place: all of it must give the same `S:`, `body:` and `close:` lines.
 
 #![allow(clippy::panic, clippy::unwrap_used)] // a test from end to end
 
@@ -24,13 +24,21 @@ use torwart_smtp::{BareNewline, Event, ForwardPath, Limits, Reply, Session, Sess
 struct Runner {
     session: Session,
     now: Instant,
-    /// Bytes at a time.
-    piece: usize,
+    pieces: Pieces,
     pending: Vec<u8>,
     body: Vec<u8>,
     answers: VecDeque<String>,
     log: Vec<String>,
     closed: bool,
+}
+
+/// How what goes out together arrives.
+#[derive(Clone, Copy, Debug)]
+enum Pieces {
+    Whole,
+    Bytes,
+    /// In two, cut behind so many bytes.
+    CutAt(usize),
 }
 
 #[test]
@@ -43,9 +51,12 @@ fn every_transcript_is_what_the_session_says() {
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        let whole = run(&text, usize::MAX);
-        let by_byte = run(&text, 1);
-        assert_eq!(visible(&by_byte), visible(&whole), "{name}: byte by byte");
+        let (whole, longest) = run(&text, Pieces::Whole);
+        assert!(longest < 10_000, "{name}: too long to be cut at each place");
+        for pieces in std::iter::once(Pieces::Bytes).chain((1..longest).map(Pieces::CutAt)) {
+            let (log, _) = run(&text, pieces);
+            assert_eq!(visible(&log), visible(&whole), "{name}: {pieces:?}");
+        }
         if whole.join("\n") == text.trim_end() {
             continue;
         }
@@ -62,10 +73,12 @@ fn visible(log: &[String]) -> Vec<&String> {
     log.iter().filter(|line| ["S:", "body:", "close:"].iter().any(|start| line.starts_with(start))).collect()
 }
 
-fn run(text: &str, piece: usize) -> Vec<String> {
+/// The dialogue as it went, and how many bytes went out together at most.
+fn run(text: &str, pieces: Pieces) -> (Vec<String>, usize) {
     let lines: Vec<&str> = text.lines().collect();
-    let mut runner = Runner::new(&lines, piece);
+    let mut runner = Runner::new(&lines, pieces);
     let mut group = Vec::new();
+    let mut longest = 0;
     let mut greeted = false;
     for (i, line) in lines.iter().enumerate() {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -82,6 +95,7 @@ fn run(text: &str, piece: usize) -> Vec<String> {
                     group.extend(b"\r\n");
                 }
                 if !lines.get(i + 1).is_some_and(|next| next.starts_with("C")) {
+                    longest = longest.max(group.len());
                     runner.feed(&std::mem::take(&mut group));
                 }
             }
@@ -94,11 +108,11 @@ fn run(text: &str, piece: usize) -> Vec<String> {
         }
     }
     assert!(runner.answers.is_empty(), "answers left: {:?}", runner.answers);
-    runner.log
+    (runner.log, longest)
 }
 
 impl Runner {
-    fn new(lines: &[&str], piece: usize) -> Self {
+    fn new(lines: &[&str], pieces: Pieces) -> Self {
         let mut limits = Limits::default();
         let mut bare_newline = BareNewline::Reject;
         let mut tls = TlsOffer::Unavailable;
@@ -130,7 +144,7 @@ impl Runner {
         Self {
             session,
             now,
-            piece,
+            pieces,
             pending: Vec::new(),
             body: Vec::new(),
             answers,
@@ -140,10 +154,20 @@ impl Runner {
     }
 
     fn feed(&mut self, bytes: &[u8]) {
-        for piece in bytes.chunks(self.piece) {
-            self.pending.extend_from_slice(piece);
-            self.turn();
+        match self.pieces {
+            Pieces::Whole => self.arrive(bytes),
+            Pieces::Bytes => bytes.chunks(1).for_each(|byte| self.arrive(byte)),
+            Pieces::CutAt(place) => {
+                let (first, second) = bytes.split_at(place.min(bytes.len()));
+                self.arrive(first);
+                self.arrive(second);
+            }
         }
+    }
+
+    fn arrive(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+        self.turn();
     }
 
     fn turn(&mut self) {

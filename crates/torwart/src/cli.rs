@@ -76,7 +76,8 @@ pub(crate) struct EdgeArgs {
     #[arg(long, value_name = "CIDR", env = "TORWART_PROXY_PROTOCOL_FROM", value_delimiter = ',')]
     pub(crate) proxy_protocol_from: Vec<String>,
 
-    /// What to do with a message that holds a bare CR, a bare LF or NUL: `reject` or `normalize`
+    /// What to do with a message that holds a bare CR, a bare LF or NUL: `reject` it, or `normalize` it (a bare LF
+    /// becomes CRLF, a bare CR or NUL a blank)
     #[arg(long, value_name = "WHAT", env = "TORWART_BARE_NEWLINE", default_value = "reject")]
     pub(crate) bare_newline: Vec<String>,
 
@@ -84,7 +85,7 @@ pub(crate) struct EdgeArgs {
     #[arg(long, value_name = "SIZE", env = "TORWART_MAX_MESSAGE_SIZE", default_value = "50Mi")]
     pub(crate) max_message_size: Vec<String>,
 
-    /// Connections at one time; more hear 421
+    /// Connections at one time; more hear 421. Lowered where the limit of open files (ulimit -n) has no room for them
     #[arg(long, value_name = "N", env = "TORWART_MAX_CONNECTIONS", default_value = "20000")]
     pub(crate) max_connections: Vec<String>,
 

@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,12 +27,14 @@ use torwart_edge::{
     BareNewline, BindError, DrainState, Edge, MailLog, MailLogError, MailLogOptions, MailLogWriter, Settings,
 };
 use torwart_policy::load::SourceFile;
-use torwart_verdict::{Clock, Engine, StoreSpec, SystemClock, open_store};
+use torwart_verdict::{Clock, Engine, Store, StoreSpec, SystemClock, open_store};
 
 use crate::admin::{self, Admin};
 use crate::config::EdgeConfig;
+use crate::own_addresses::own_addresses;
 use crate::policy_files;
 use crate::policy_load::{Audience, Loader};
+use crate::policy_state::PolicyState;
 use crate::policy_watch::PolicyWatch;
 
 /// Where the policy comes from.
@@ -88,7 +90,11 @@ impl Gateway {
         let admin = Arc::new(Admin::new(registry.clone()));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
 
-        let mut loader = Loader::new(options.edge.smtp_listen.clone(), Arc::clone(&clock));
+        let mut loader = Loader::new(
+            options.edge.smtp_listen.clone(),
+            Arc::clone(&clock),
+            PolicyState::beside(&options.store),
+        );
         let (files, paths) = match options.policy {
             PolicySource::Files(paths) => (None, paths),
             PolicySource::Text { name, text } => (Some(SourceFile { name, content: Ok(text) }), Vec::new()),
@@ -98,8 +104,7 @@ impl Gateway {
         let compiled = loader.load(files).map_err(StartError)?;
 
         let verdict = torwart_verdict::Options {
-            store: open_store(&options.store, Arc::clone(&clock))
-                .map_err(|error| format!("--store: {error}"))?,
+            store: open(options.store, Arc::clone(&clock)).await?,
             clock,
             key_files: options.store_key_files,
             store_timeout: options.store_timeout,
@@ -119,6 +124,8 @@ impl Gateway {
         let audience =
             Audience { engine, edge: Arc::clone(&edge), admin: Arc::clone(&admin), fixed_hostname };
         audience.announce(compiled);
+        // Not before the store is ours and every port is bound.
+        loader.keep();
         let watch = if paths.is_empty() { None } else { Some(watch_policy(paths, seen, loader, audience)?) };
 
         let (shutdown, end) = (CancellationToken::new(), CancellationToken::new());
@@ -174,6 +181,14 @@ impl Gateway {
     }
 }
 
+/// On a thread of its own: a disk that hangs holds up this, but no signal that ends the process.
+async fn open(store: StoreSpec, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StartError> {
+    match spawn_blocking(move || open_store(&store, clock)).await {
+        Ok(opened) => opened.map_err(|error| format!("--store: {error}").into()),
+        Err(failure) => Err(format!("--store: {failure}").into()),
+    }
+}
+
 /// Keeps `/readyz` in step with the edge.
 async fn follow_drain(admin: Arc<Admin>, mut state: watch::Receiver<DrainState>) {
     loop {
@@ -194,7 +209,10 @@ fn watch_policy(
     audience: Audience,
 ) -> io::Result<PolicyWatch> {
     PolicyWatch::start(paths, seen, move |files| match loader.load(files) {
-        Ok(compiled) => audience.announce(compiled),
+        Ok(compiled) => {
+            audience.announce(compiled);
+            loader.keep();
+        }
         Err(mistakes) => audience.refuse(&mistakes),
     })
 }
@@ -213,12 +231,6 @@ fn all_bound(
             Err(StartError(edge.chain(admin).collect()))
         }
     }
-}
-
-/// The addresses that we are told to listen on are no senders' addresses.
-fn own_addresses(listen: &[SocketAddr]) -> Vec<IpAddr> {
-    let addresses = listen.iter().map(|address| address.ip().to_canonical());
-    addresses.filter(|ip| !ip.is_unspecified() && !ip.is_loopback()).collect()
 }
 
 fn settings(config: &EdgeConfig, hostname: Arc<str>) -> Settings {

@@ -12,9 +12,12 @@ mod cli;
 mod config;
 mod demo;
 mod gateway;
+mod open_files;
 mod output;
+mod own_addresses;
 mod policy_files;
 mod policy_load;
+mod policy_state;
 mod policy_watch;
 mod run;
 mod store;
@@ -23,6 +26,7 @@ mod telemetry;
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::cli::Command;
 use crate::config::Mistake;
@@ -77,13 +81,20 @@ fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// How long the end waits for threads that a disk or a file holds up. All that must be written was by then.
+const THREADS_LIMIT: Duration = Duration::from_secs(3);
+
 /// Runs `work` on all cores.
 fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     // A second provider in the build would make rustls panic where it has to choose; so it is told. It fails only
     // if one was installed before, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(work),
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            runtime.shutdown_timeout(THREADS_LIMIT);
+            code
+        }
         Err(error) => {
             complain(&format!("torwart: the runtime can't be started: {error}"));
             ExitCode::FAILURE

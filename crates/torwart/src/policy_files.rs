@@ -1,12 +1,13 @@
 //! Reading policy files: `--policy PATH...`, files or directories of `*.yaml` and `*.yml`.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use torwart_policy::load::SourceFile;
 
 /// What the reader of YAML takes.
@@ -14,8 +15,8 @@ const LARGEST_FILE: u64 = torwart_api::yaml::MAX_FILE as u64;
 /// Files in all: room for one object per file at the size we promise.
 const MOST_FILES: usize = 20_000;
 
-/// Reads everything, in the order of the paths and within a directory by name, each file once. What can't be read,
-/// file or directory, is there with the reason.
+/// Reads everything, in the order of the paths and within a directory by name, each file once, under the first of its
+/// names. What can't be read, file or directory, is there with the reason.
 pub(crate) fn read(paths: &[PathBuf]) -> Vec<SourceFile> {
     list(paths)
         .into_iter()
@@ -74,8 +75,12 @@ fn list(paths: &[PathBuf]) -> Vec<(PathBuf, Option<String>)> {
             Err(error) => files.push((path.clone(), Some(error.to_string()))),
         }
     }
-    let mut seen = HashSet::new();
-    files.retain(|(path, _)| seen.insert(path.clone()));
+    let mut paths = HashSet::new();
+    let mut inodes = HashSet::new();
+    files.retain(|(path, _)| {
+        paths.insert(path.clone())
+            && fs::metadata(path).map_or(true, |metadata| inodes.insert((metadata.dev(), metadata.ino())))
+    });
     if files.len() > MOST_FILES {
         let why = format!(
             "this file and {} more: no more than {MOST_FILES} are read",
@@ -102,14 +107,24 @@ fn list_directory(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// A named pipe that came in the place of a file is opened at once (open(2), O_NONBLOCK), not when somebody writes to it.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 fn read_text(path: &Path) -> Result<String, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("is not a regular file".to_owned());
-    }
+    let regular = |metadata: Metadata| match metadata.is_file() {
+        true => Ok(()),
+        false => Err("is no regular file".to_owned()),
+    };
+    let said = |error: io::Error| error.to_string();
+    fs::metadata(path).map_err(said).and_then(regular)?;
+    let file = open(path).map_err(said)?;
+    // What was looked at and what was opened may be two.
+    file.metadata().map_err(said).and_then(regular)?;
     let mut text = String::new();
-    let read = file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let read = file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(said)?;
     if read as u64 > LARGEST_FILE {
         return Err(format!("is larger than {} MiB", LARGEST_FILE >> 20));
     }
@@ -143,6 +158,54 @@ mod tests {
         let files = read(&[directory.path().to_path_buf(), directory.path().join("missing.yaml")]);
         assert_eq!(names(&files), ["good.yaml", "latin.yaml", "missing.yaml"]);
         assert_eq!(files.iter().map(|file| file.content.is_ok()).collect::<Vec<_>>(), [true, false, false]);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_named_and_never_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe.yaml");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::os::unix::fs::symlink("pipe.yaml", directory.path().join("a.yaml")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", directory.path().join("zero.yaml")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(directory.path().join("socket.yaml")).unwrap();
+        fs::write(directory.path().join("good.yaml"), "a: 1").unwrap();
+        let files = read(&[directory.path().to_path_buf()]);
+        assert_eq!(names(&files), ["a.yaml", "good.yaml", "socket.yaml", "zero.yaml"]);
+        let refused = Err("is no regular file".to_owned());
+        for file in files {
+            assert_eq!(file.content == refused, !file.name.ends_with("good.yaml"), "{}", file.name);
+        }
+        assert_eq!(read(&[pipe])[0].content, refused);
+    }
+
+    #[test]
+    fn a_pipe_that_comes_between_looking_and_opening_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe.yaml");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(!open(&pipe).unwrap().metadata().unwrap().is_file());
+    }
+
+    #[test]
+    fn a_file_larger_than_the_largest_is_not_read_to_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("large.yaml");
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(read(&[path])[0].content, Err("is larger than 16 MiB".to_owned()));
+    }
+
+    #[test]
+    fn a_file_with_two_names_is_read_once_under_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("b.yaml"), "a: 1").unwrap();
+        fs::write(at("c.yaml"), "a: 1").unwrap();
+        std::os::unix::fs::symlink("b.yaml", at("a.yaml")).unwrap();
+        fs::hard_link(at("c.yaml"), at("d.yaml")).unwrap();
+        let again = directory.path().join("../").join(directory.path().file_name().unwrap());
+        let files = read(&[directory.path().to_path_buf(), again, at("d.yaml")]);
+        assert_eq!(names(&files), ["a.yaml", "c.yaml"]);
+        assert!(files.iter().all(|file| file.content.is_ok()));
     }
 
     #[test]

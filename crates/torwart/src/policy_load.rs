@@ -12,6 +12,7 @@ use torwart_policy::{Policy, Snapshot};
 use torwart_verdict::{Clock, Engine};
 
 use crate::admin::{Admin, PolicyView};
+use crate::policy_state::PolicyState;
 
 /// Compiles files, one state of them after the other.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Loader {
     listeners: Vec<SocketAddr>,
     clock: Arc<dyn Clock>,
     last: Option<Arc<Snapshot>>,
+    /// Where `last` outlives this process.
+    state: Option<PolicyState>,
 }
 
 /// A policy that is good enough to serve with, and what was wrong on the way.
@@ -46,8 +49,26 @@ const LISTED: usize = 200;
 // === impl Loader ===
 
 impl Loader {
-    pub(crate) fn new(listeners: Vec<SocketAddr>, clock: Arc<dyn Clock>) -> Self {
-        Self { listeners, clock, last: None }
+    /// Goes on from what an earlier run left in `state`.
+    pub(crate) fn new(
+        listeners: Vec<SocketAddr>,
+        clock: Arc<dyn Clock>,
+        mut state: Option<PolicyState>,
+    ) -> Self {
+        let last = state.as_mut().and_then(PolicyState::read).map(Arc::new);
+        Self { listeners, clock, last, state }
+    }
+
+    /// Keeps what was loaded last for the next run. To be called only by whoever holds the store, since the file is
+    /// its neighbour's.
+    pub(crate) fn keep(&mut self) {
+        let (Some(state), Some(last)) = (&mut self.state, &self.last) else {
+            return;
+        };
+        if let Err(error) = state.write(last) {
+            let path = state.path().display();
+            tracing::error!(%path, %error, "the policy can't be kept for the next run, which will know nothing of this one");
+        }
     }
 
     /// `Err` if there is nothing to serve with; it holds every mistake. Then the last policy, if there was one,
@@ -141,6 +162,19 @@ impl Audience {
         if !self.fixed_hostname {
             self.edge.set_hostname(&policy.gateway.hostname);
         }
+        if policy.incomplete {
+            tracing::error!(
+                "some of the policy can't be read and nobody knows which domains are in it: until that is mended, mail \
+                 for every unknown domain is deferred with 451"
+            );
+        }
+        let held = policy.domains.held();
+        if held > 0 {
+            tracing::error!(
+                domains = held,
+                "mail domains of objects with mistakes are deferred with 451 until these are mended"
+            );
+        }
         let (revision, domains) = (policy.revision.clone(), policy.domains.len());
         self.engine.set_policy(policy);
         self.admin.policy.store(Some(Arc::new(view)));
@@ -198,7 +232,7 @@ spec:
 ";
 
     fn loader() -> Loader {
-        Loader::new(Vec::new(), Arc::new(ManualClock::new(1_000)))
+        Loader::new(Vec::new(), Arc::new(ManualClock::new(1_000)), None)
     }
 
     fn files(domain: Result<&str, &str>) -> Vec<SourceFile> {
@@ -262,5 +296,130 @@ spec:
         assert!(loader().load(alone).is_ok());
         let mistakes = loader().load(files(Ok("{{{"))).unwrap_err();
         assert!(mistakes[0].starts_with("policy/example.yaml:1:"), "{mistakes:?}");
+    }
+
+    /// Another run over the same store.
+    fn next_run(folder: &tempfile::TempDir, now: i64) -> Loader {
+        let store = torwart_verdict::StoreSpec::Redb(folder.path().join("g.redb"));
+        Loader::new(Vec::new(), Arc::new(ManualClock::new(now)), PolicyState::beside(&store))
+    }
+
+    fn told(compiled: &Compiled, now: i64) -> String {
+        match compiled.policy.domains.find("example.org", now) {
+            DomainMatch::Known { .. } => "known".to_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_domain_that_was_removed_between_two_runs_or_before_them_keeps_its_grace() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = next_run(&folder, 1_000);
+        assert_eq!(told(&first.load(files(Ok(DOMAIN))).unwrap(), 1_000), "known");
+        first.keep();
+        let gateway = || files(Ok(DOMAIN)).into_iter().take(1).collect::<Vec<_>>();
+        for (now, wanted) in
+            [(2_000, "Removed { until: 88400 }"), (80_000, "Removed { until: 88400 }"), (88_400, "Unknown")]
+        {
+            let mut run = next_run(&folder, now);
+            assert_eq!(told(&run.load(gateway()).unwrap(), now), wanted, "{now}");
+            run.keep();
+        }
+    }
+
+    #[test]
+    fn what_was_broken_before_a_restart_keeps_its_last_good_form() {
+        let broken = DOMAIN.replace("port: 25", "port: 70000");
+        let accidents =
+            [files(Ok(&broken)), files(Ok("{{{")), files(Ok("")), files(Err("Permission denied"))];
+        for accident in accidents {
+            let folder = tempfile::tempdir().unwrap();
+            let mut first = next_run(&folder, 1_000);
+            assert!(first.load(files(Ok(DOMAIN))).is_ok());
+            first.keep();
+            for now in [2_000, 900_000] {
+                let mut run = next_run(&folder, now);
+                let compiled = run.load(accident.clone()).unwrap();
+                assert_eq!(told(&compiled, now), "known");
+                assert!(!compiled.mistakes.is_empty() && !compiled.policy.incomplete);
+                run.keep();
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_unless_told_so() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(next_run(&folder, 1_000).load(files(Ok(DOMAIN))).is_ok());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_mass_removal_between_two_runs_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let many = |count: usize| {
+            let domains = (0..count).map(|i| {
+                let name = format!("d{i}");
+                DOMAIN
+                    .replace("name: example", &format!("name: {name}"))
+                    .replace("example.org", &format!("{name}.example"))
+            });
+            files(Ok(&domains.collect::<Vec<_>>().join("---")))
+        };
+        let mut first = next_run(&folder, 1_000);
+        assert!(first.load(many(20)).unwrap().mistakes.is_empty());
+        first.keep();
+        for now in [2_000, 3_000] {
+            let mut run = next_run(&folder, now);
+            let compiled = run.load(many(5)).unwrap();
+            assert_eq!(compiled.policy.domains.len(), 20);
+            assert!(
+                compiled.mistakes.iter().any(|line| line.contains("confirm-removal")),
+                "{:?}",
+                compiled.mistakes
+            );
+            run.keep();
+        }
+    }
+
+    #[test]
+    fn that_a_part_of_a_file_was_never_read_outlives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let half = format!("{DOMAIN}---\n{{{{{{\n");
+        for now in [1_000, 2_000, 3_000] {
+            let mut run = next_run(&folder, now);
+            let compiled = run.load(files(Ok(&half))).unwrap();
+            assert!(told(&compiled, now) == "known" && compiled.policy.incomplete, "{now}");
+            run.keep();
+        }
+        let mut mended = next_run(&folder, 4_000);
+        assert!(!mended.load(files(Ok(DOMAIN))).unwrap().policy.incomplete);
+        mended.keep();
+        // From here on, the last policy knows all that was in the file.
+        assert!(!next_run(&folder, 5_000).load(files(Ok(&half))).unwrap().policy.incomplete);
+    }
+
+    #[test]
+    fn at_a_first_start_nothing_that_could_not_be_read_is_refused() {
+        let other = DOMAIN.replace("name: example", "name: other").replace("example.org", "other.example");
+        let broken = DOMAIN.replace("port: 25", "port: 70000");
+        for (text, held) in [
+            (Ok(broken.as_str()), true),
+            (Ok(&format!("{DOMAIN}---{DOMAIN}")), true),
+            (Ok("{{{"), false),
+            (Err("Permission denied"), false),
+        ] {
+            let mut files = files(text);
+            files.push(SourceFile { name: "policy/other.yaml".to_owned(), content: Ok(other.clone()) });
+            let mut loader = loader();
+            // And so again: that nobody knows what is in a file is not forgotten at the next look.
+            for _ in 0..2 {
+                let compiled = loader.load(files.clone()).unwrap();
+                assert_eq!(told(&compiled, 1_000), if held { "Held" } else { "Unknown" }, "{text:?}");
+                assert_eq!(compiled.policy.incomplete, !held, "{text:?}");
+            }
+            let mended = loader.load(self::files(Ok(DOMAIN))).unwrap();
+            assert!(told(&mended, 1_000) == "known" && !mended.policy.incomplete, "{text:?}");
+        }
     }
 }

@@ -15,11 +15,7 @@ use torwart_verdict::StoreSpec;
 use crate::config::RunConfig;
 use crate::gateway::{Gateway, Options, PolicySource};
 use crate::output::Output;
-use crate::{block_on, complain, telemetry};
-
-/// File descriptors beside those of client connections: one upstream connection each is counted apart; listeners,
-/// store, files, admin port and the runtime's own need some dozens.
-const OTHER_FILES: usize = 128;
+use crate::{block_on, complain, open_files, telemetry};
 
 struct Signals {
     terminate: Signal,
@@ -46,16 +42,19 @@ pub(crate) fn run(config: RunConfig) -> ExitCode {
     code
 }
 
-async fn serve(config: RunConfig) -> ExitCode {
+async fn serve(mut config: RunConfig) -> ExitCode {
     // Before anything else, so that no signal ends the process halfway.
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(&[format!("signals can't be listened to: {error}")]),
     };
     if config.store == StoreSpec::Memory {
-        tracing::warn!("--store memory: a restart forgets every sender; use --store redb:PATH to keep them");
+        tracing::warn!(
+            "--store memory: a restart forgets every sender, the mail domains that have just left the policy, and the \
+             last good form of what is broken; use --store redb:PATH to keep them"
+        );
     }
-    warn_of_file_limit(config.edge.max_connections);
+    config.edge.max_connections = open_files::make_room(config.edge.max_connections);
     let options = Options {
         policy: PolicySource::Files(config.policy),
         store: config.store,
@@ -109,25 +108,6 @@ fn fail(reasons: &[String]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Each client may need an upstream connection beside its own.
-fn warn_of_file_limit(max_connections: usize) {
-    let Ok(limits) = std::fs::read_to_string("/proc/self/limits") else { return };
-    let needed = max_connections.saturating_mul(2).saturating_add(OTHER_FILES);
-    if let Some(limit) = open_files_limit(&limits).filter(|limit| *limit < needed) {
-        tracing::warn!(
-            limit,
-            needed,
-            "the limit of open files (ulimit -n) is lower than --max-connections needs; clients may be turned away"
-        );
-    }
-}
-
-/// The soft limit from the text of `/proc/self/limits`; `None` if there is none.
-fn open_files_limit(limits: &str) -> Option<usize> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 // === impl Signals ===
 
 impl Signals {
@@ -150,19 +130,5 @@ impl Signals {
     /// Until told to stop; what else comes is ignored.
     async fn stop(&mut self) {
         while !matches!(self.next().await, Order::Stop) {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_limit_of_open_files_is_read() {
-        let text = "Limit                     Soft Limit           Hard Limit           Units\n\
-            Max open files            1024                 1048576              files\n";
-        assert_eq!(open_files_limit(text), Some(1024));
-        assert_eq!(open_files_limit(&text.replace("1024 ", "unlimited ")), None);
-        assert_eq!(open_files_limit(""), None);
     }
 }

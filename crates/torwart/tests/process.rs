@@ -177,6 +177,64 @@ fn it_starts_with_the_good_objects_and_tells_of_the_bad() {
     running.line("ready");
 }
 
+/// What a recipient in this domain hears.
+fn recipient(running: &Running, domain: &str) -> String {
+    let mut stream = connect(&running.smtp);
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut reply = String::new();
+    let commands =
+        ["HELO client.example", "MAIL FROM:<a@sender.example>", &format!("RCPT TO:<bob@{domain}>")];
+    reader.read_line(&mut reply).unwrap();
+    for command in commands {
+        write!(stream, "{command}\r\n").unwrap();
+        reply.clear();
+        reader.read_line(&mut reply).unwrap();
+    }
+    reply
+}
+
+#[test]
+fn a_restart_forgets_neither_what_was_removed_nor_what_was_good_before_it_broke() {
+    let folder = folder();
+    let store = tempfile::tempdir().unwrap();
+    let store_flag = format!("redb:{}", store.path().join("g.redb").display());
+    let flags = ["--store", store_flag.as_str()];
+    let object = POLICY.split("---").nth(1).unwrap();
+    let file = |name: &str| folder.path().join(format!("{name}.yaml"));
+    for name in ["gone", "broken"] {
+        let text = object.replace("name: example,", &format!("name: {name},"));
+        std::fs::write(file(name), text.replace("example.org", &format!("{name}.example"))).unwrap();
+    }
+    let running = start(folder.path(), &flags);
+    for domain in ["example.org", "gone.example", "broken.example"] {
+        assert!(recipient(&running, domain).starts_with("450 4.2.0"), "{domain}");
+    }
+    // Dropping it kills it.
+    drop(running);
+    std::fs::remove_file(file("gone")).unwrap();
+    std::fs::write(file("broken"), "}{").unwrap();
+    // The second restart goes by what the first one kept.
+    for _ in 0..2 {
+        let running = start(folder.path(), &flags);
+        for (domain, wanted) in [
+            ("example.org", "450 4.2.0"),
+            ("gone.example", "451 4.3.5"),
+            ("broken.example", "450 4.2.0"),
+            ("foreign.example", "550 5.7.1"),
+        ] {
+            let reply = recipient(&running, domain);
+            assert!(reply.starts_with(wanted), "{domain}: {reply}");
+        }
+    }
+    // What is no policy is no reason not to start.
+    std::fs::write(store.path().join("g.redb.policy.json"), "{").unwrap();
+    let mut running = spawn(folder.path(), &flags);
+    running.line("the policy of the last run can't be used; starting without it");
+    running.smtp = running.line("ready")["smtp"].as_str().unwrap().to_owned();
+    // Now nobody knows what the broken file was about.
+    assert!(recipient(&running, "foreign.example").starts_with("451 4.3.5"));
+}
+
 #[test]
 fn without_a_usable_policy_it_does_not_start() {
     let folder = tempfile::tempdir().unwrap();

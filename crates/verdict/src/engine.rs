@@ -1,18 +1,22 @@
 //! Implements [`Verdicts`] in process: gather, judge, remember.
 
 mod routes;
+mod turns;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use prometheus::Registry;
+use tokio::time::{Instant, timeout_at};
 use torwart_core::{
     Action, BoxFuture, ConnectionAnswer, ConnectionQuestion, Delivery, DeliveryResult, Envelope, Mailbox,
     Peer, Reason, RecipientsAnswer, RecipientsQuestion, Route, RouteDigest, Unavailable, Verdicts,
@@ -22,10 +26,20 @@ use torwart_policy::decide::{Facts, GreylistWord, Group, judge, judge_connection
 use torwart_policy::greylist::Judged;
 
 use self::routes::RetiredRoutes;
+use self::turns::Turns;
 use crate::clock::Clock;
 use crate::keys::{KeyFileError, Keyring};
 use crate::metrics::{Metrics, Stage, StoreOp};
-use crate::store::{Store, StoreError};
+use crate::store::{Call, Store, StoreError};
+
+/// What the store said of a group's recipients, or the one word for all of them.
+type Answers = Result<Vec<Judged>, GreylistWord>;
+
+/// A question to the store.
+enum Asked<'a> {
+    Waiting(BoxFuture<'a, Result<Vec<Judged>, StoreError>>),
+    Answered(Result<Vec<Judged>, StoreError>),
+}
 
 /// Answers the edge's questions by the policy in force.
 pub struct Engine {
@@ -33,6 +47,7 @@ pub struct Engine {
     retired: RetiredRoutes,
     store: Arc<dyn Store>,
     store_timeout: Duration,
+    turns: Turns,
     keys: Keyring,
     clock: Arc<dyn Clock>,
     own_addresses: Vec<IpAddr>,
@@ -101,6 +116,7 @@ impl Engine {
             retired: RetiredRoutes::default(),
             store,
             store_timeout,
+            turns: Turns::default(),
             keys,
             clock,
             own_addresses,
@@ -174,18 +190,53 @@ impl Engine {
         let result =
             tokio::time::timeout(self.store_timeout, call).await.unwrap_or(Err(StoreError::TimedOut));
         if let Err(error) = &result {
-            self.metrics.store_failed(error);
-            tracing::debug!(store = self.store.kind(), %error, "no answer from the greylist store");
+            self.store_failed(error);
         }
         result.ok()
     }
 
-    async fn ask_greylist(&self, facts: &Facts<'_>, group: &Group<'_>) -> Option<Vec<Judged>> {
+    /// Asks about all groups at once, so that a question takes no longer however many mail domains it names. Waits
+    /// for the client's turn first: half as long as for the store, so that a turn that ends because the store
+    /// hangs is nobody's.
+    async fn ask_greylist(&self, facts: &Facts<'_>, groups: &[Group<'_>]) -> Vec<Answers> {
+        if groups.is_empty() {
+            return Vec::new();
+        }
+        let calls: Vec<_> = groups.iter().map(|group| self.keys.call(facts, group)).collect();
+        let records = calls.iter().map(Call::weight).sum();
+        let deadline = Instant::now() + self.store_timeout / 2;
+        let Some(_turn) = self.turns.take(facts.client, records, deadline).await else {
+            self.metrics.store_failed(&StoreError::Busy);
+            return groups.iter().map(|_| Err(GreylistWord::Overloaded)).collect();
+        };
         let _timer = self.metrics.time_store(StoreOp::Check);
-        self.within_limit(self.store.check(self.keys.call(facts, group))).await
+        let mut asked: Vec<_> =
+            calls.into_iter().map(|call| Asked::Waiting(self.store.check(call))).collect();
+        let _all_or_time_out = timeout_at(Instant::now() + self.store_timeout, answered(&mut asked)).await;
+        if let Some(fault) = self.store.take_fault() {
+            self.metrics.store_failed(&fault);
+        }
+        asked.into_iter().map(|asked| self.answers(asked)).collect()
+    }
+
+    fn answers(&self, asked: Asked<'_>) -> Answers {
+        let result = match asked {
+            Asked::Answered(result) => result,
+            Asked::Waiting(_) => Err(StoreError::TimedOut),
+        };
+        result.map_err(|error| {
+            self.store_failed(&error);
+            GreylistWord::Failed
+        })
+    }
+
+    fn store_failed(&self, error: &StoreError) {
+        self.metrics.store_failed(error);
+        tracing::debug!(store = self.store.kind(), %error, "no answer from the greylist store");
     }
 
     async fn recipients(&self, question: RecipientsQuestion) -> Result<RecipientsAnswer, Unavailable> {
+        let _in_flight = self.metrics.call();
         let _timer = self.metrics.time_verdict(Stage::Recipients);
         let policy = self.policy_in_force()?;
         let RecipientsQuestion { peer, transaction: _, envelope, recipients, accepted_before } = question;
@@ -195,15 +246,18 @@ impl Engine {
             self.metrics.suspect();
         }
         let mut words: Vec<Option<GreylistWord>> = vec![None; recipients.len()];
-        for group in screening.groups(&facts) {
-            let answers = self.ask_greylist(&facts, &group).await;
+        let groups = screening.groups(&facts);
+        for (group, answers) in groups.iter().zip(self.ask_greylist(&facts, &groups).await) {
             for (position, member) in group.members.iter().enumerate() {
-                let judged = answers.as_ref().and_then(|answers| answers.get(position)).copied();
-                if let Some(held) = judged.and_then(|judged| judged.held) {
-                    self.metrics.held_up(held);
-                }
+                let answer = match &answers {
+                    Ok(judged) => judged.get(position).map_or(GreylistWord::Failed, |judged| {
+                        judged.held.inspect(|held| self.metrics.held_up(*held));
+                        GreylistWord::Judged(*judged)
+                    }),
+                    Err(word) => *word,
+                };
                 if let Some(word) = words.get_mut(*member) {
-                    *word = Some(judged.map_or(GreylistWord::Failed, GreylistWord::Judged));
+                    *word = Some(answer);
                 }
             }
         }
@@ -215,22 +269,31 @@ impl Engine {
     }
 
     async fn remember(&self, delivery: Delivery) {
+        let _in_flight = self.metrics.call();
         let Delivery { peer, transaction: _, envelope, recipients, route: _, score, result } = delivery;
-        match result {
-            DeliveryResult::Delivered => {}
+        let is_delivered = match result {
+            DeliveryResult::Delivered => true,
+            // Only the null sender has taken something that it can give back.
+            DeliveryResult::Deferred | DeliveryResult::Rejected if envelope.sender.is_none() => false,
             DeliveryResult::Deferred | DeliveryResult::Rejected => return,
-        }
+        };
         let Some(policy) = self.policy.load_full() else { return };
         let facts = self.facts(&peer, &envelope, &recipients, 0);
         for lesson in lessons(&policy, &facts, score, self.clock.now()) {
             let call = self.keys.call(&facts, &lesson.group);
-            let _timer = self.metrics.time_store(StoreOp::Deliver);
-            // A lesson that is lost costs a sender some trust, never a mail.
-            let _lost = self.within_limit(self.store.deliver(call, lesson.trust)).await;
+            // A lesson that is lost costs a sender some trust or a bounce some minutes, never a mail.
+            let _lost = if is_delivered {
+                let _timer = self.metrics.time_store(StoreOp::Deliver);
+                self.within_limit(self.store.deliver(call, lesson.trust)).await
+            } else {
+                let _timer = self.metrics.time_store(StoreOp::GiveBack);
+                self.within_limit(self.store.give_back(call)).await
+            };
         }
     }
 
     fn connection(&self, question: &ConnectionQuestion) -> Result<ConnectionAnswer, Unavailable> {
+        let _in_flight = self.metrics.call();
         let _timer = self.metrics.time_verdict(Stage::Connection);
         let policy = self.policy_in_force()?;
         let (answer, monitored) = judge_connection(&policy, question.peer.address.ip(), self.clock.now());
@@ -282,6 +345,22 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("store", &self.store).finish_non_exhaustive()
     }
+}
+
+/// Ready when every question is answered; those that were can be seen before.
+async fn answered(asked: &mut [Asked<'_>]) {
+    poll_fn(|context| {
+        let mut all = Poll::Ready(());
+        for asked in &mut *asked {
+            let Asked::Waiting(question) = asked else { continue };
+            match question.as_mut().poll(context) {
+                Poll::Ready(answer) => *asked = Asked::Answered(answer),
+                Poll::Pending => all = Poll::Pending,
+            }
+        }
+        all
+    })
+    .await;
 }
 
 fn join(errors: &[KeyFileError]) -> String {

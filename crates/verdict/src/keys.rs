@@ -5,9 +5,11 @@
 //!    triplet = HMAC(key, "triplet", slot, client identity, recipient)
 //!    known   = HMAC(key, "known",   slot, client identity)
 //!    counter = HMAC(key, "counter", mail domain, client identity)
+//!    client  = HMAC(key, "client",  client identity)          cut to 2 bytes: a tag
 //! ```
 //!
-//! HMAC-SHA256 (RFC 2104) over length-prefixed fields, cut to 16 bytes.
+//! HMAC-SHA256 (RFC 2104) over length-prefixed fields, cut to 16 bytes. The last two bytes of a triplet are the
+//! client's, so that a store can tell who fills it, and tell nothing else.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,7 +23,7 @@ use torwart_policy::decide::Facts;
 use torwart_policy::decide::Group;
 use torwart_policy::greylist::{Identity, normalise_sender};
 
-use crate::store::{Call, Key, KeySet, Revocation};
+use crate::store::{Call, Key, KeySet, Revocation, Tag};
 
 /// The first key writes, all of them read: a key is changed by putting the new one in front.
 #[derive(Clone)]
@@ -44,12 +46,17 @@ pub enum KeyFileError {
 const LEAST_KEY: usize = 16;
 const LONGEST_KEY: usize = 4096;
 
+/// A client counts for its network, as greylisting counts by default.
+const PREFIX_IPV4: u8 = 24;
+const PREFIX_IPV6: u8 = 64;
+
 #[derive(Clone, Copy)]
 enum Kind {
     Slot = 1,
     Triplet = 2,
     Known = 3,
     Counter = 4,
+    Client = 5,
 }
 
 // === impl Keyring ===
@@ -92,9 +99,15 @@ impl Keyring {
             params: group.params,
             identities: group.identities.len(),
             sender: short_sender,
+            client: self.client(facts.client),
             current,
             older: self.older.iter().map(key_set).collect(),
         }
+    }
+
+    fn client(&self, ip: IpAddr) -> Tag {
+        let network = client_network(ip);
+        hash(&self.first, Kind::Client, |mac| identity_field(mac, &Identity::Network(network))).tag()
     }
 
     /// The keys of what a sender and its client have earned at one mail domain.
@@ -115,6 +128,13 @@ impl fmt::Debug for Keyring {
     }
 }
 
+/// Whose load a client is.
+pub(crate) fn client_network(ip: IpAddr) -> IpNet {
+    let ip = ip.to_canonical();
+    let prefix = if ip.is_ipv4() { PREFIX_IPV4 } else { PREFIX_IPV6 };
+    IpNet::new(ip, prefix).map_or_else(|_| ip.into(), |network| network.trunc())
+}
+
 fn key_set(
     key: &Hmac<Sha256>,
     domain: &str,
@@ -127,17 +147,22 @@ fn key_set(
         field(mac, domain.as_bytes());
         field(mac, sender.as_bytes());
     });
+    let clients: Vec<Key> = identities
+        .iter()
+        .map(|identity| hash(key, Kind::Client, |mac| identity_field(mac, identity)))
+        .collect();
     let mut triplets = Vec::with_capacity(recipients.len() * identities.len());
     for recipient in recipients {
         let local = recipient.local.to_lowercase();
         let host = recipient.domain.to_lowercase();
-        triplets.extend(identities.iter().map(|identity| {
-            hash(key, Kind::Triplet, |mac| {
+        triplets.extend(identities.iter().zip(&clients).map(|(identity, client)| {
+            let triplet = hash(key, Kind::Triplet, |mac| {
                 field(mac, &slot.0);
                 identity_field(mac, identity);
                 field(mac, local.as_bytes());
                 field(mac, host.as_bytes());
-            })
+            });
+            tagged(triplet, client)
         }));
     }
     let mut known = Vec::new();
@@ -177,6 +202,13 @@ fn hash(key: &Hmac<Sha256>, kind: Kind, fields: impl FnOnce(&mut Hmac<Sha256>)) 
         *place = byte;
     }
     Key(short)
+}
+
+fn tagged(Key(mut triplet): Key, client: &Key) -> Key {
+    if let Some(place) = triplet.last_chunk_mut() {
+        *place = client.tag();
+    }
+    Key(triplet)
 }
 
 fn field(mac: &mut Hmac<Sha256>, bytes: &[u8]) {

@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use prometheus::{
-    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 use torwart_core::{Action, Greylist, Monitored, Reason, RecipientVerdict, Revision};
 
@@ -22,6 +23,7 @@ pub enum Stage {
 pub enum StoreOp {
     Check,
     Deliver,
+    GiveBack,
     Revoke,
     Secret,
 }
@@ -37,9 +39,14 @@ pub struct Metrics {
     store_seconds: Vec<Histogram>,
     store_failures: Vec<IntCounter>,
     suspects: IntCounter,
+    calls_in_flight: IntGauge,
     policy_info: IntGaugeVec,
     policy_load_failures: IntCounter,
 }
+
+/// A call that is being answered, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight<'a>(&'a IntGauge);
 
 /// Observes the time from its making to its drop, however that comes about.
 #[derive(Debug)]
@@ -104,6 +111,11 @@ impl Metrics {
             "Questions about clients whose address no sender on the internet has: client addresses may be lost",
         )?;
         registry.register(Box::new(suspects.clone()))?;
+        let calls_in_flight = IntGauge::new(
+            "torwart_verdict_calls_in_flight",
+            "Questions and reports that are being answered",
+        )?;
+        registry.register(Box::new(calls_in_flight.clone()))?;
         let policy_info = IntGaugeVec::new(
             Opts::new("torwart_policy_info", "The policy in force, by its revision"),
             &["revision"],
@@ -137,6 +149,7 @@ impl Metrics {
                 .map(|kind| store_failures.with_label_values(&[kind]))
                 .collect(),
             suspects,
+            calls_in_flight,
             policy_info,
             policy_load_failures,
         })
@@ -193,6 +206,11 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn call(&self) -> InFlight<'_> {
+        self.calls_in_flight.inc();
+        InFlight(&self.calls_in_flight)
+    }
+
     pub(crate) fn time_verdict(&self, stage: Stage) -> Timer<'_> {
         Timer::start(self.verdict_seconds.get(stage as usize))
     }
@@ -216,23 +234,30 @@ impl Stage {
 }
 
 impl StoreOp {
-    const ALL: [Self; 4] = [Self::Check, Self::Deliver, Self::Revoke, Self::Secret];
+    const ALL: [Self; 5] = [Self::Check, Self::Deliver, Self::GiveBack, Self::Revoke, Self::Secret];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Check => "check",
             Self::Deliver => "deliver",
+            Self::GiveBack => "give_back",
             Self::Revoke => "revoke",
             Self::Secret => "secret",
         }
     }
 }
 
-// === impl Timer ===
+// === impl Timer, InFlight ===
 
 impl<'a> Timer<'a> {
     fn start(histogram: Option<&'a Histogram>) -> Self {
         Self { histogram, started: Instant::now() }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

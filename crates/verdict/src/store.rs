@@ -4,6 +4,7 @@
 //! `steps`, and in `torwart_policy::greylist`; a store brings the table.
 
 mod memory;
+mod overflow;
 mod redb;
 mod steps;
 mod value;
@@ -24,9 +25,13 @@ use crate::clock::Clock;
 pub use self::redb::{RedbOptions, RedbStore};
 pub use memory::{DEFAULT_MAX_RECORDS, MemoryStore};
 
-/// A keyed hash.
+/// A keyed hash. A triplet's last two bytes are of its client's hash: all triplets of one client share them, so that
+/// a store can tell who fills it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(pub [u8; 16]);
+
+/// The end of a keyed hash that tells clients apart.
+pub type Tag = [u8; 2];
 
 /// One step: the recipients of one mail domain that arrived together, or were delivered together.
 #[derive(Clone, Debug)]
@@ -36,6 +41,8 @@ pub struct Call {
     pub identities: usize,
     /// A short hash of the sender, for counting different ones.
     pub sender: u32,
+    /// Whose call it is: the client's network, whatever it calls itself.
+    pub client: Tag,
     /// Under the key that writes.
     pub current: KeySet,
     /// Under keys that are read only.
@@ -44,7 +51,7 @@ pub struct Call {
 
 #[derive(Clone, Debug)]
 pub struct KeySet {
-    /// Of mail domain and sender: the records of one call share it, so they can share a shard or a cluster's slot.
+    /// Of mail domain and sender: the records of one call share it, so they can share a cluster's slot.
     pub slot: Key,
     pub triplets: Vec<Key>,
     /// One for each identity; none for the null sender, which earns no trust.
@@ -80,12 +87,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Whether records outlive the process.
     fn is_persistent(&self) -> bool;
 
-    /// Judges the recipients of one mail domain: one answer for each, in order.
+    /// Judges the recipients of one mail domain: one answer for each, in order. The null sender's pass is lent to
+    /// the caller, until it is delivered or given back or nothing is heard for [`LEASE`] seconds.
+    ///
+    /// A first try that had to be dropped is not new again: its retry passes with `StoreFailure`.
+    ///
+    /// [`LEASE`]: torwart_policy::greylist::LEASE
     fn check(&self, call: Call) -> BoxFuture<'_, Result<Vec<Judged>, StoreError>>;
 
     /// Remembers that the recipients' triplets were delivered (the null sender's: consumes them) and, with
     /// `trust`, that sender and client are good.
     fn deliver(&self, call: Call, trust: bool) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The delivery failed: the null sender's pass is good for its retry.
+    fn give_back(&self, call: Call) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Takes back what a sender and its client have earned.
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<(), StoreError>>;
@@ -97,6 +112,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn sweep(&self) -> BoxFuture<'_, Result<usize, StoreError>>;
 
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>>;
+
+    /// What is wrong with the store although it answers; told once.
+    fn take_fault(&self) -> Option<StoreError> {
+        None
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +131,10 @@ pub enum StoreError {
     Io(Arc<str>),
     #[error("{0}")]
     Unusable(Arc<str>),
+    #[error(
+        "the store's file is no longer where it was opened: what is written now is lost with this process"
+    )]
+    FileGone,
 }
 
 /// What `--store` says.
@@ -138,11 +162,21 @@ pub fn open_store(spec: &StoreSpec, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     }
 }
 
+// === impl Key ===
+
+impl Key {
+    /// A triplet's: of the client identity that it is written under.
+    pub(crate) fn tag(&self) -> Tag {
+        let [.., first, last] = self.0;
+        [first, last]
+    }
+}
+
 // === impl StoreError ===
 
 impl StoreError {
     /// The label values of `torwart_store_failures_total{kind}`.
-    pub const KINDS: [&'static str; 5] = ["timeout", "busy", "closed", "io", "unusable"];
+    pub const KINDS: [&'static str; 6] = ["timeout", "busy", "closed", "io", "unusable", "file_gone"];
 
     pub fn kind(&self) -> &'static str {
         match self {
@@ -151,6 +185,7 @@ impl StoreError {
             Self::Closed => "closed",
             Self::Io(_) => "io",
             Self::Unusable(_) => "unusable",
+            Self::FileGone => "file_gone",
         }
     }
 }

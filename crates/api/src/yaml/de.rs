@@ -1,10 +1,11 @@
 //! A tree to a Rust type, with every mistake on the way.
 //!
 //! serde stops at the first error. So an error is noted with its node, the node counts as absent from then on, and
-//! the type is read again, until nothing new is found or there are enough.
+//! the type is read again, until nothing new is found. What must be there and is absent is made up, so that there is
+//! always a value, and further mistakes can be found in it.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::de::value::StrDeserializer;
@@ -13,11 +14,15 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::suggest::suggestion;
+use super::doubt::Doubts;
+use super::neutral::Neutral;
+use super::suggest::{no_such_field, suggestion};
 use super::tree::{Content, NodeId, Step, Tree};
 
 /// More mistakes than this in one document are not worth reading.
 pub(super) const MAX_MISTAKES: usize = 100;
+/// Nodes that are read again for the mistakes of one document: every one of its mistakes costs a reading.
+const MAX_REREAD_NODES: usize = 20_000_000;
 
 /// A mistake at a node.
 pub(super) struct Found {
@@ -27,30 +32,41 @@ pub(super) struct Found {
     pub(super) message: String,
 }
 
-/// Reads `T` from a node, and the mistakes in it, in the order of the text. What is mistaken is left out of the value;
-/// `None` if too little is left.
-pub(super) fn read<T: DeserializeOwned>(
-    tree: &Tree,
-    node: NodeId,
-    tolerated: &[&str],
-) -> (Option<T>, Vec<Found>) {
+/// What was read from a node.
+pub(super) struct Reading<T> {
+    /// What is mistaken is left out of it or made up. `None` only if there are too many mistakes to go on.
+    pub(super) value: Option<T>,
+    /// At most [`MAX_MISTAKES`].
+    pub(super) found: Vec<Found>,
+    /// How many mistakes there are besides `found`.
+    pub(super) more: usize,
+    /// Whether the search was given up.
+    pub(super) unfinished: bool,
+    /// Where the value is not what was written.
+    pub(super) doubts: Doubts,
+}
+
+/// Reads `T` from a node, and the mistakes in it.
+pub(super) fn read<T: DeserializeOwned>(tree: &Tree, node: NodeId, tolerated: &[&str]) -> Reading<T> {
     let context = Context { tree, tolerated, state: RefCell::default() };
-    loop {
-        let before = context.state.borrow().absent.len();
-        let result = T::deserialize(Located { context: &context, node });
-        match result {
-            Ok(value) => {
-                let found = context.state.into_inner().found;
-                return (Some(value), found);
-            }
-            Err(error) => context.note(error, node),
+    let mut reread = 0;
+    let value = loop {
+        let error = match T::deserialize(Located { context: &context, node }) {
+            Ok(value) => break Some(value),
+            Err(error) => error,
+        };
+        context.note(error, node);
+        if context.is_absent(node) {
+            break Neutral::make();
         }
-        let state = context.state.borrow();
-        if state.absent.contains(&node) || state.absent.len() == before || state.found.len() >= MAX_MISTAKES {
-            break;
+        reread += tree.len();
+        if reread > MAX_REREAD_NODES {
+            break None;
         }
-    }
-    (None, context.state.into_inner().found)
+    };
+    let unfinished = value.is_none();
+    let State { found, more, doubts, .. } = context.state.into_inner();
+    Reading { value, found, more, unfinished, doubts }
 }
 
 struct Context<'t> {
@@ -63,7 +79,13 @@ struct Context<'t> {
 #[derive(Default)]
 struct State {
     absent: HashSet<NodeId>,
+    /// Absent entries of lists for which nothing can be made up: the entries behind them move up.
+    dropped: HashSet<NodeId>,
+    /// Fields that a mapping must have and has not.
+    made_up: HashMap<NodeId, Vec<&'static str>>,
     found: Vec<Found>,
+    more: usize,
+    doubts: Doubts,
 }
 
 #[derive(Clone, Copy)]
@@ -83,46 +105,91 @@ struct Error {
 enum ErrorKind {
     Message(String),
     MissingField(&'static str),
+    /// An entry of a list is absent, and nothing can be made up for it.
+    NoStandIn,
 }
 
 // === impl Context ===
 
 impl Context<'_> {
-    /// Records an error, whose node is absent from now on.
+    /// Records an error. What it is about is absent or made up from now on, so that the next reading gets further.
     fn note(&self, error: Error, around: NodeId) {
+        let tree = self.tree;
         let node = error.node.unwrap_or(around);
-        let mut state = self.state.borrow_mut();
-        if !state.absent.insert(node) {
-            return;
-        }
-        let message = match error.kind {
-            ErrorKind::Message(message) => message,
+        let state = &mut *self.state.borrow_mut();
+        match error.kind {
             ErrorKind::MissingField(field) => {
-                // It is there, but is itself a mistake that was reported.
-                if self.tree.get(node, field).is_some_and(|child| state.absent.contains(&child)) {
+                let fields = state.made_up.entry(node).or_default();
+                if fields.contains(&field) {
+                    state.absent.insert(node);
                     return;
                 }
-                format!("the field {field} is missing")
+                fields.push(field);
+                let path = tree.path(node);
+                state.doubts.at(if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") });
+                // It is there, but is itself a mistake that was reported; or it may have been to come.
+                let reported = tree.get(node, field).is_some_and(|child| state.absent.contains(&child));
+                if !reported && !tree.is_open(node) {
+                    state.found(tree, node, false, || format!("the field {field} is missing"));
+                }
             }
-        };
-        if state.found.len() < MAX_MISTAKES {
-            state.found.push(Found { node, at_key: false, message });
+            ErrorKind::NoStandIn => {
+                let list = tree.parent(node).unwrap_or(around);
+                state.doubts.at(tree.path(list));
+                if !state.dropped.insert(node) {
+                    state.absent.insert(around);
+                }
+            }
+            ErrorKind::Message(message) => {
+                state.doubts.at(tree.path(node));
+                if state.absent.insert(node) {
+                    state.found(tree, node, false, || message);
+                } else {
+                    // Never twice for one node; if it were, this ends it.
+                    state.absent.insert(around);
+                }
+            }
         }
     }
 
     fn note_unknown(&self, node: NodeId, name: &str, fields: &[&'static str]) {
-        let mut state = self.state.borrow_mut();
-        if state.absent.insert(node) && state.found.len() < MAX_MISTAKES {
-            let message = match suggestion(name, fields) {
-                Some(meant) => format!("there is no such field; did you mean {meant}?"),
-                None => format!("there is no such field; here can be {}", fields.join(", ")),
-            };
-            state.found.push(Found { node, at_key: true, message });
+        let state = &mut *self.state.borrow_mut();
+        if !state.absent.insert(node) {
+            return;
+        }
+        state.found(self.tree, node, true, || no_such_field(name, fields));
+        if let Some(map) = self.tree.parent(node) {
+            state.doubts.around(self.tree.path(map));
         }
     }
 
     fn is_absent(&self, node: NodeId) -> bool {
         self.state.borrow().absent.contains(&node)
+    }
+
+    fn is_dropped(&self, node: NodeId) -> bool {
+        self.state.borrow().dropped.contains(&node)
+    }
+
+    /// The next of the made up fields of `map`.
+    fn made_up(&self, map: NodeId, index: usize) -> Option<&'static str> {
+        self.state.borrow().made_up.get(&map).and_then(|fields| fields.get(index)).copied()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Where the text broke off, what seems to be a mistake may be none.
+    fn found(&mut self, tree: &Tree, node: NodeId, at_key: bool, message: impl FnOnce() -> String) {
+        if !tree.is_trusted(node) {
+            return;
+        }
+        if self.found.len() < MAX_MISTAKES {
+            self.found.push(Found { node, at_key, message: message() });
+        } else {
+            self.more += 1;
+        }
     }
 }
 
@@ -258,7 +325,14 @@ impl<'de> Deserializer<'de> for Located<'_, '_> {
         match self.content() {
             Content::Map(entries) => {
                 let entries = entries.iter();
-                visitor.visit_map(Entries { context: self.context, fields: None, entries, value: None })
+                visitor.visit_map(Entries {
+                    context: self.context,
+                    map: self.node,
+                    fields: None,
+                    entries,
+                    made_up: 0,
+                    value: Value::None,
+                })
             }
             _ => Err(self.wrong("a mapping")),
         }
@@ -276,9 +350,11 @@ impl<'de> Deserializer<'de> for Located<'_, '_> {
                 let entries = entries.iter();
                 visitor.visit_map(Entries {
                     context: self.context,
+                    map: self.node,
                     fields: Some(fields),
                     entries,
-                    value: None,
+                    made_up: 0,
+                    value: Value::None,
                 })
             }
             _ => Err(self.wrong(format_args!("a mapping with {}", fields.join(", ")))),
@@ -334,7 +410,11 @@ impl<'de> SeqAccess<'de> for Items<'_, '_> {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
         let context = self.context;
-        match self.items.by_ref().copied().find(|node| !context.is_absent(*node)) {
+        match self.items.by_ref().copied().find(|node| !context.is_dropped(*node)) {
+            Some(node) if context.is_absent(node) => seed
+                .deserialize(Neutral)
+                .map(Some)
+                .map_err(|_| Error { node: Some(node), kind: ErrorKind::NoStandIn }),
             Some(node) => seed
                 .deserialize(Located { context, node })
                 .map(Some)
@@ -352,10 +432,20 @@ impl<'de> SeqAccess<'de> for Items<'_, '_> {
 
 struct Entries<'c, 't> {
     context: &'c Context<'t>,
+    map: NodeId,
     /// `None`: any key will do.
     fields: Option<&'static [&'static str]>,
     entries: std::slice::Iter<'c, NodeId>,
-    value: Option<NodeId>,
+    /// How many of the made up fields came already, after the others.
+    made_up: usize,
+    value: Value,
+}
+
+/// The value of the key that came last.
+enum Value {
+    None,
+    At(NodeId),
+    MadeUp,
 }
 
 impl<'de> MapAccess<'de> for Entries<'_, '_> {
@@ -381,19 +471,28 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
                     continue;
                 }
             }
-            self.value = Some(node);
+            self.value = Value::At(node);
             let key: StrDeserializer<'_, Error> = name.as_str().into_deserializer();
             return seed.deserialize(key).map(Some);
         }
-        Ok(None)
+        let Some(field) = self.context.made_up(self.map, self.made_up) else {
+            return Ok(None);
+        };
+        self.made_up += 1;
+        self.value = Value::MadeUp;
+        let key: StrDeserializer<'_, Error> = field.into_deserializer();
+        seed.deserialize(key).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         let context = self.context;
-        let Some(node) = self.value.take() else {
-            return Err(de::Error::custom("a value without a key"));
-        };
-        seed.deserialize(Located { context, node }).map_err(|error| Located { context, node }.place(error))
+        match std::mem::replace(&mut self.value, Value::None) {
+            Value::At(node) => seed
+                .deserialize(Located { context, node })
+                .map_err(|error| Located { context, node }.place(error)),
+            Value::MadeUp => seed.deserialize(Neutral).map_err(|error| Error::new(error.to_string())),
+            Value::None => Err(de::Error::custom("a value without a key")),
+        }
     }
 }
 
@@ -438,6 +537,7 @@ impl fmt::Display for Error {
         match &self.kind {
             ErrorKind::Message(message) => f.write_str(message),
             ErrorKind::MissingField(field) => write!(f, "the field {field} is missing"),
+            ErrorKind::NoStandIn => f.write_str("is wrong, and nothing can stand in for it"),
         }
     }
 }

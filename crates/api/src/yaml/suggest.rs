@@ -18,6 +18,14 @@ pub(super) fn suggestion<'k>(written: &str, known: &[&'k str]) -> Option<&'k str
         .map(|(_, name)| name)
 }
 
+/// What to say of a field that is not among the known ones.
+pub(super) fn no_such_field(written: &str, known: &[&str]) -> String {
+    match suggestion(written, known) {
+        Some(meant) => format!("there is no such field; did you mean {meant}?"),
+        None => format!("there is no such field; here can be {}", known.join(", ")),
+    }
+}
+
 /// How many letters must be put in, taken out or replaced (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();

@@ -147,12 +147,17 @@ fn nesting_without_end_is_a_mistake() {
 }
 
 #[test]
-fn there_are_at_most_a_hundred_mistakes_of_one_document() {
-    let fields: String = (0..1_000).map(|i| format!("  x{i}: 1\n")).collect();
-    let text = format!(
-        "apiVersion: torwart.dev/v1alpha1\nkind: MailGateway\nmetadata: {{name: a}}\nspec:\n{fields}"
-    );
-    assert_eq!(load("f.yaml", &text).mistakes.len(), 100);
+fn beyond_a_hundred_the_mistakes_of_a_document_are_counted() {
+    let head = "apiVersion: torwart.dev/v1alpha1\nkind: MailDomain\nmetadata: {name: a}\nspec:\n  domains: [a.example]\n";
+    let unknown: String = (0..60_000).map(|i| format!("  x{i}: 1\n")).collect();
+    let upstreams = "{host: a.example, port: x}, ".repeat(150);
+    let wrong = format!("{head}  route: {{upstreams: [{upstreams}]}}\n");
+    for (text, more) in [(format!("{head}  route: {{upstreams: []}}\n{unknown}"), 59_900), (wrong, 50)] {
+        let said = said(&text);
+        assert_eq!(said.len(), 101);
+        let last = format!("MailDomain default/a: and {more} more mistakes in this document");
+        assert!(said[100].ends_with(&last), "{}", said[100]);
+    }
 }
 
 #[test]
@@ -182,6 +187,140 @@ fn a_place_is_found_by_its_path() {
             "{path} {found}"
         );
     }
+}
+
+fn mk_head(metadata: &str) -> String {
+    format!("apiVersion: torwart.dev/v1alpha1\nkind: MailDomain\nmetadata: {metadata}\n")
+}
+
+#[test]
+fn a_document_that_does_not_say_for_certain_what_it_is_passes_for_no_object() {
+    let spec = "spec: {domains: [a.example], route: {upstreams: [{host: b.example}]}}\n";
+    for (metadata, named) in [
+        ("{name: good}", true),
+        ("{name: good, namespace: default}", true),
+        ("{name: good, namespace: }", true),
+        ("{name: good, namespace: 12}", false),
+        ("{name: good, namespace: [default]}", false),
+        ("{name: good, namespace: true}", false),
+        ("{name: 5}", false),
+        ("{name: good, name: other}", false),
+        ("{name: good, namespace: default, namespace: other}", false),
+        ("{name: good}\nmetadata: {name: other}", false),
+        ("{name: good}\nkind: MailGateway", false),
+    ] {
+        let document = load("f.yaml", &format!("{}{spec}", mk_head(metadata))).documents.remove(0);
+        let wanted = named.then(|| ObjectRef::domain("default", "good"));
+        assert_eq!(document.object, wanted, "{metadata}");
+    }
+}
+
+#[test]
+fn a_name_that_may_have_broken_off_names_nobody() {
+    for (text, named) in [
+        ("{name: go", false),
+        ("{name: good, namespace: def", false),
+        ("\n  name: good\n  labels: [", false),
+        ("\n  name: good\nspec: [", true),
+        ("{name: good}\nspec: [", true),
+    ] {
+        let document = load("f.yaml", mk_head(text).trim_end()).documents.remove(0);
+        assert_eq!(document.object.is_some(), named, "{text}");
+        assert!(!document.is_complete() || text.starts_with('\n'), "{text}");
+    }
+}
+
+#[test]
+fn there_is_always_a_draft() {
+    for text in [
+        mk_head("{name: a}"),
+        mk_head("{name: 5}\nspec: 7"),
+        mk_head("[]\nspec: {rout: {}, domain: [a.example]}"),
+        mk_head(
+            "{name: a}\nspec: {domains: [a.example, [], 5], ipRanges: [x, {name: r, cidrs: [y, 10.0.0.0/8]}]}",
+        ),
+        mk_head("{name: a}\nspec: {domains: [a.example"),
+        mk_head("{name: a}\nspec: {domains: [a.example]}").replace("MailDomain", "MailDomian"),
+    ] {
+        let document = load("f.yaml", &text).documents.remove(0);
+        assert!(document.manifest.is_none() && document.draft.is_some(), "{text}");
+    }
+}
+
+#[test]
+fn a_mistaken_entry_of_a_list_keeps_its_place() {
+    let text = mk_head(
+        "{name: a}\nspec: {domains: [5, b.example], route: {upstreams: [x, {host: c.example, prot: 1}]}}",
+    );
+    let document = load("f.yaml", &text).documents.remove(0);
+    let Some(Manifest::MailDomain(draft)) = &document.draft else { panic!() };
+    assert_eq!(draft.spec.domains, ["", "b.example"]);
+    assert_eq!(draft.spec.route.upstreams[1].host.as_deref(), Some("c.example"));
+    for (path, doubtful) in [
+        ("spec.domains[0]", true),
+        ("spec.domains[1]", false),
+        ("spec.domains", true),
+        ("spec.route.upstreams[0].host", true),
+        ("spec.route.upstreams[1]", true),
+        ("spec.route.upstreams[1].port", true),
+        ("spec.route.upstreams[1].host", false),
+    ] {
+        assert_eq!(document.is_doubtful(path), doubtful, "{path}");
+    }
+}
+
+#[test]
+fn a_text_that_breaks_off_keeps_the_mistakes_that_stand_before() {
+    let text =
+        mk_head("{name: a}\nspec:\n  enforcement: Sometimes\n  domains: 5\n  greylisting: {delay: [1, 2");
+    assert_eq!(
+        said(&text),
+        [
+            "f.yaml:5:16: MailDomain default/a: spec.enforcement: is \"Sometimes\"; it must be Enforce or Monitor",
+            "f.yaml:6:12: MailDomain default/a: spec.domains: must be a list, not a number",
+            "f.yaml:7:24: MailDomain default/a: this is no valid YAML: unclosed bracket '['",
+        ]
+    );
+}
+
+#[test]
+fn what_belongs_to_others_is_skipped_and_named() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: 25}]}\n";
+    let loaded = load("f.yaml", service);
+    assert!(loaded.documents.is_empty() && loaded.mistakes.is_empty());
+    let shown: Vec<String> = loaded.foreign.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["f.yaml:1:13: document 1: apiVersion: is v1: this Service is not ours, skipped"]);
+    for (from, to) in [
+        ("v1", "torwart.dev/v1"),
+        ("Service", "MailDomain"),
+        ("Service", "MailDomian"),
+        ("spec: {", "items: {"),
+        ("]}", ""),
+        ("kind: Service\n", ""),
+    ] {
+        let loaded = load("f.yaml", &service.replacen(from, to, 1));
+        assert!(loaded.foreign.is_empty() && !loaded.mistakes.is_empty(), "{to}");
+    }
+}
+
+/// None of this ends in a minute if anything takes the square of its size.
+#[test]
+fn many_fields_many_documents_and_many_aliases_take_no_square() {
+    let fields: String = (0..60_000).map(|i| format!("    k{i}: x\n")).collect();
+    let text = mk_head(&format!("\n  name: a\n  labels:\n{fields}"));
+    assert_eq!(load("f.yaml", &text).mistakes.len(), 1);
+    let twice: String = (0..60_000).map(|_| "    same: x\n").collect();
+    assert_eq!(load("f.yaml", &mk_head(&format!("\n  name: a\n  labels:\n{twice}"))).mistakes.len(), 101);
+    let document = mk_head("{name: a}\nspec: {rout: x}");
+    let many: String = (0..20_000).map(|_| format!("---\n{document}")).collect();
+    assert_eq!(load("f.yaml", &many).documents.len(), 20_000);
+    let copies = "*l, ".repeat(100);
+    let laughs = format!(
+        "---\n{}",
+        mk_head(&format!("{{name: a}}\nspec: {{a: &l [{}], b: [{copies}]}}", "1, ".repeat(900)))
+    );
+    let loaded = load("f.yaml", &laughs.repeat(100));
+    assert!(loaded.mistakes.iter().filter(|mistake| mistake.message.starts_with("aliases")).count() >= 98);
 }
 
 proptest! {

@@ -1,15 +1,15 @@
 //! Text to trees of nodes that know where they stand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
 use super::Position;
 
 /// Collections within collections: the manifests need ten.
 const MAX_DEPTH: usize = 64;
-/// Nodes that aliases may add to one document. It stops the "billion laughs", where aliases of aliases of aliases
-/// make gigabytes out of a page.
+/// Nodes that aliases may add to one file. It stops the "billion laughs", where aliases of aliases of aliases make
+/// gigabytes out of a page.
 const MAX_ALIASED_NODES: usize = 100_000;
 
 /// One document of a file.
@@ -19,6 +19,12 @@ pub(super) struct Tree {
     /// False if the text broke off: what there is can still tell whose document it was.
     pub(super) complete: bool,
     pub(super) faults: Vec<Fault>,
+    /// Where the text broke off: the collections that were open there, outermost first.
+    open: Vec<NodeId>,
+    /// Nodes from this one on may be something else than what was meant: they stand where the text broke off.
+    untrusted: Option<NodeId>,
+    /// Values of fields that are there twice: which of them is meant, nobody can say.
+    ambiguous: HashSet<NodeId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,8 +66,8 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
-/// Reads all documents of `text`. The first line counts as `first_line`.
-pub(super) fn parse(text: &str, first_line: usize) -> Vec<Tree> {
+/// Reads all documents of `text`. The first line counts as `first_line`; `aliased` counts what aliases add to the file.
+pub(super) fn parse(text: &str, first_line: usize, aliased: &mut usize) -> Vec<Tree> {
     let options = granit_parser::options! {
         emit_comments: false,
         emit_unresolved_aliases: true,
@@ -72,16 +78,20 @@ pub(super) fn parse(text: &str, first_line: usize) -> Vec<Tree> {
     let mut builder: Option<Builder> = None;
     for event in Parser::new_from_str_with_options(text, options) {
         match event {
-            Ok((Event::DocumentStart(..), _)) => builder = Some(Builder::new(first_line)),
-            Ok((Event::DocumentEnd, _)) => trees.extend(builder.take().map(|done| done.tree)),
+            Ok((Event::DocumentStart(..), _)) => builder = Some(Builder::new(first_line, *aliased)),
+            Ok((Event::DocumentEnd, _)) => {
+                if let Some(done) = builder.take() {
+                    *aliased = done.aliased;
+                    trees.push(done.tree);
+                }
+            }
             Ok((event, span)) => {
                 if let Some(builder) = &mut builder {
                     builder.take_event(event, span);
                 }
             }
             Err(error) => {
-                let mut broken = builder.take().map_or_else(Tree::broken, |builder| builder.tree);
-                broken.complete = false;
+                let mut broken = builder.take().map_or_else(Tree::broken, Builder::break_off);
                 let marker = error.marker();
                 let position = Position::new(marker.line() + first_line - 1, marker.col() + 1);
                 let message = format!("this is no valid YAML: {}", error.kind());
@@ -99,7 +109,14 @@ pub(super) fn parse(text: &str, first_line: usize) -> Vec<Tree> {
 impl Tree {
     /// What is left of a text that can't be read at all.
     fn broken() -> Self {
-        Self { nodes: Vec::new(), complete: false, faults: Vec::new() }
+        Self {
+            nodes: Vec::new(),
+            complete: false,
+            faults: Vec::new(),
+            open: Vec::new(),
+            untrusted: None,
+            ambiguous: HashSet::new(),
+        }
     }
 
     /// Stands for a text that nobody tried to read, and says why.
@@ -113,6 +130,41 @@ impl Tree {
         self.complete
             && self.faults.is_empty()
             && self.root().is_none_or(|root| matches!(self.content(root), Content::Null))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether the text broke off within this collection, so that more of it may have been to come.
+    pub(super) fn is_open(&self, id: NodeId) -> bool {
+        self.open.contains(&id)
+    }
+
+    pub(super) fn open(&self) -> &[NodeId] {
+        &self.open
+    }
+
+    pub(super) fn untrusted(&self) -> Option<NodeId> {
+        self.untrusted
+    }
+
+    /// False if this may be something else than what was meant, because the text broke off there.
+    pub(super) fn is_trusted(&self, id: NodeId) -> bool {
+        self.untrusted.is_none_or(|first| id < first)
+    }
+
+    /// Whether its field is there twice.
+    pub(super) fn is_ambiguous(&self, id: NodeId) -> bool {
+        self.ambiguous.contains(&id)
+    }
+
+    pub(super) fn ambiguous(&self) -> impl Iterator<Item = NodeId> {
+        self.ambiguous.iter().copied()
+    }
+
+    pub(super) fn parent(&self, id: NodeId) -> Option<NodeId> {
+        self.nodes.get(id.0).and_then(|node| node.parent)
     }
 
     pub(super) fn root(&self) -> Option<NodeId> {
@@ -177,12 +229,15 @@ impl Tree {
         path
     }
 
-    /// Where `path` stands, or the nearest thing around it.
-    pub(super) fn locate(&self, path: &str) -> Position {
-        let Some(mut here) = self.root() else {
-            return Position::START;
-        };
-        for part in path.split(['.', '[']) {
+    /// Whether something stands at `path`.
+    pub(super) fn holds(&self, path: &str) -> bool {
+        self.walk(path).1
+    }
+
+    /// The node at `path`, or the nearest around it; whether it is the one itself.
+    fn walk(&self, path: &str) -> (NodeId, bool) {
+        let mut here = NodeId(0);
+        for part in path.split(['.', '[']).filter(|part| !part.is_empty()) {
             let next = match part.strip_suffix(']') {
                 Some(index) => match self.content(here) {
                     Content::List(items) => index.parse::<usize>().ok().and_then(|i| items.get(i)).copied(),
@@ -192,9 +247,18 @@ impl Tree {
             };
             match next {
                 Some(next) => here = next,
-                None => break,
+                None => return (here, false),
             }
         }
+        (here, true)
+    }
+
+    /// Where `path` stands, or the nearest thing around it.
+    pub(super) fn locate(&self, path: &str) -> Position {
+        if self.root().is_none() {
+            return Position::START;
+        }
+        let (here, _) = self.walk(path);
         match self.content(here) {
             Content::Map(_) | Content::List(_) => self.key_position(here),
             _ => self.position(here),
@@ -206,11 +270,25 @@ impl Tree {
 
 struct Builder {
     tree: Tree,
-    /// The collections that are open, outermost first; for a mapping with the key that waits for its value.
-    open: Vec<(NodeId, Option<Key>)>,
+    /// The collections that are open, outermost first.
+    open: Vec<Open>,
     anchors: HashMap<usize, NodeId>,
     aliased: usize,
+    /// Said once is enough.
+    said_too_large: bool,
     first_line: usize,
+    /// The value that was read last, if nothing came after it.
+    latest: Option<NodeId>,
+}
+
+struct Open {
+    node: NodeId,
+    /// Written with brackets or braces.
+    flow: bool,
+    /// Of a mapping: the key that waits for its value.
+    key: Option<Key>,
+    /// Of a mapping: its fields so far.
+    names: HashMap<String, NodeId>,
 }
 
 enum Key {
@@ -220,14 +298,31 @@ enum Key {
 }
 
 impl Builder {
-    fn new(first_line: usize) -> Self {
+    fn new(first_line: usize, aliased: usize) -> Self {
         Self {
             tree: Tree { complete: true, ..Tree::broken() },
             open: Vec::new(),
             anchors: HashMap::new(),
-            aliased: 0,
+            aliased,
+            said_too_large: false,
             first_line,
+            latest: None,
         }
+    }
+
+    /// What is left of a text that broke off here. What stands within an open bracket may have been meant to stand
+    /// behind it. The outermost counts, unless it holds the whole document, as in JSON.
+    fn break_off(self) -> Tree {
+        let Self { mut tree, open, latest, .. } = self;
+        let bracket = match open.as_slice() {
+            [root, .., last] if root.flow => Some(last.node),
+            [root] if root.flow => Some(root.node),
+            open => open.iter().find(|open| open.flow).map(|open| open.node),
+        };
+        tree.untrusted = bracket.into_iter().chain(latest).min();
+        tree.open = open.into_iter().map(|open| open.node).collect();
+        tree.complete = false;
+        tree
     }
 
     fn position(&self, span: Span) -> Position {
@@ -235,12 +330,13 @@ impl Builder {
     }
 
     fn fault(&mut self, position: Position, message: impl Into<String>) {
-        let path = self.open.last().map(|(id, _)| self.tree.path(*id)).unwrap_or_default();
+        let path = self.open.last().map(|open| self.tree.path(open.node)).unwrap_or_default();
         self.tree.faults.push(Fault { position, path, message: message.into() });
     }
 
     fn take_event(&mut self, event: Event<'_>, span: Span) {
         let position = self.position(span);
+        self.latest = None;
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 if self.waits_for_key() {
@@ -257,13 +353,16 @@ impl Builder {
                     }
                 };
                 let id = self.place(position, content);
+                self.latest = Some(id);
                 self.remember(anchor, id);
             }
-            Event::SequenceStart(_, anchor, tag) => {
-                self.open(position, Content::List(Vec::new()), anchor, tag.as_deref())
+            Event::SequenceStart(style, anchor, tag) => {
+                let flow = style == StructureStyle::Flow;
+                self.open(position, Content::List(Vec::new()), flow, anchor, tag.as_deref())
             }
-            Event::MappingStart(_, anchor, tag) => {
-                self.open(position, Content::Map(Vec::new()), anchor, tag.as_deref())
+            Event::MappingStart(style, anchor, tag) => {
+                let flow = style == StructureStyle::Flow;
+                self.open(position, Content::Map(Vec::new()), flow, anchor, tag.as_deref())
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 self.open.pop();
@@ -290,27 +389,31 @@ impl Builder {
     fn waits_for_key(&self) -> bool {
         self.open
             .last()
-            .is_some_and(|(id, key)| key.is_none() && matches!(self.tree.content(*id), Content::Map(_)))
+            .is_some_and(|open| open.key.is_none() && matches!(self.tree.content(open.node), Content::Map(_)))
     }
 
     fn take_key(&mut self, name: Option<String>, position: Position) {
+        let there = |name: &String| self.open.last().and_then(|map| map.names.get(name)).copied();
         let key = match name {
             None => {
                 self.fault(position, "a field's name must be a text");
                 Key::Invalid(position)
             }
-            Some(name) if self.open.last().is_some_and(|(map, _)| self.tree.get(*map, &name).is_some()) => {
-                self.fault(position, format!("the field {name} is there twice"));
-                Key::Invalid(position)
-            }
-            Some(name) => Key::Name(name, position),
+            Some(name) => match there(&name) {
+                Some(first) => {
+                    self.tree.ambiguous.insert(first);
+                    self.fault(position, format!("the field {name} is there twice"));
+                    Key::Invalid(position)
+                }
+                None => Key::Name(name, position),
+            },
         };
-        if let Some((_, waiting)) = self.open.last_mut() {
-            *waiting = Some(key);
+        if let Some(open) = self.open.last_mut() {
+            open.key = Some(key);
         }
     }
 
-    fn open(&mut self, position: Position, content: Content, anchor: usize, tag: Option<&Tag>) {
+    fn open(&mut self, position: Position, content: Content, flow: bool, anchor: usize, tag: Option<&Tag>) {
         if tag.is_some_and(|tag| !tag.is_yaml_core_schema_tag("map") && !tag.is_yaml_core_schema_tag("seq")) {
             self.fault(position, "has a tag; only !!str is known here");
         }
@@ -321,7 +424,7 @@ impl Builder {
             self.place(position, content)
         };
         self.remember(anchor, id);
-        self.open.push((id, None));
+        self.open.push(Open { node: id, flow, key: None, names: HashMap::new() });
     }
 
     fn remember(&mut self, anchor: usize, id: NodeId) {
@@ -333,7 +436,7 @@ impl Builder {
     /// Keeps a collection that stands where a field's name belongs; the field's value is still to come.
     fn hide(&mut self, position: Position, content: Content) -> NodeId {
         let id = NodeId(self.tree.nodes.len());
-        let parent = self.open.last().map(|(id, _)| *id);
+        let parent = self.open.last().map(|open| open.node);
         let step = Step::Key { name: "?".to_owned(), position };
         self.tree.nodes.push(Node { parent, step, position, content });
         id
@@ -344,21 +447,23 @@ impl Builder {
         let id = NodeId(self.tree.nodes.len());
         let (parent, step) = match self.open.last_mut() {
             None => (None, Step::Root),
-            Some((parent, key)) => {
-                match (key.take(), self.tree.nodes.get_mut(parent.0).map(|n| &mut n.content)) {
+            Some(open) => {
+                let parent = open.node;
+                let step = match (open.key.take(), self.tree.nodes.get_mut(parent.0).map(|n| &mut n.content))
+                {
                     (Some(Key::Name(name, position)), Some(Content::Map(entries))) => {
                         entries.push(id);
-                        (Some(*parent), Step::Key { name, position })
+                        open.names.insert(name.clone(), id);
+                        Step::Key { name, position }
                     }
                     (_, Some(Content::List(items))) => {
                         items.push(id);
-                        (Some(*parent), Step::Index(items.len() - 1))
+                        Step::Index(items.len() - 1)
                     }
-                    (Some(Key::Invalid(position)), _) => {
-                        (Some(*parent), Step::Key { name: "?".to_owned(), position })
-                    }
-                    _ => (Some(*parent), Step::Root),
-                }
+                    (Some(Key::Invalid(position)), _) => Step::Key { name: "?".to_owned(), position },
+                    _ => Step::Root,
+                };
+                (Some(parent), step)
             }
         };
         self.tree.nodes.push(Node { parent, step, position, content });
@@ -370,15 +475,14 @@ impl Builder {
             self.place(position, Content::Null);
             return;
         };
-        if self.open.iter().any(|(id, _)| *id == original) {
+        if self.open.iter().any(|open| open.node == original) {
             self.fault(position, "an alias stands within what it refers to");
             self.place(position, Content::Null);
             return;
         }
-        let before = self.aliased;
-        // Said once is enough.
-        if self.copy(original, self.open.len()).is_none() && before <= MAX_ALIASED_NODES {
-            self.fault(position, "aliases make this document too large or too deep; write it out");
+        if self.copy(original, self.open.len()).is_none() && !self.said_too_large {
+            self.said_too_large = true;
+            self.fault(position, "aliases make this file too large or too deep; write it out");
         }
     }
 
@@ -407,7 +511,7 @@ impl Builder {
                 Step::Key { name, position } => Some(Key::Name(name.clone(), *position)),
                 Step::Root | Step::Index(_) => None,
             };
-            self.open.push((copy, key));
+            self.open.push(Open { node: copy, flow: false, key, names: HashMap::new() });
             whole = whole.and(self.copy(child, depth + 1));
             self.open.pop();
             whole?;

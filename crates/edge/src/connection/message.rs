@@ -1,12 +1,15 @@
 //! From DATA to the reply to the dot.
 
+use std::future::poll_fn;
+use std::io;
 use std::ops::ControlFlow;
+use std::pin::pin;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use torwart_core::Id;
 use torwart_smtp::{Event, Violation};
 
-use super::{Connection, Flow, now, unless};
+use super::{Connection, Flow, in_the_way, now, unless};
 use crate::metrics::{MessageOutcome, SessionOutcome};
 use crate::reply::Said;
 
@@ -16,7 +19,8 @@ struct Dot {
     size: u64,
 }
 
-/// What is read at once. With the decoded copy of it, and what the relay gathers, this is all that a message takes.
+/// What is read at once. With the decoded copy of it, and what the relay gathers, this is all that a message takes;
+/// while the client is waited for, only what the relay gathers is there.
 const MESSAGE_READ: usize = 32 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
@@ -45,7 +49,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
 
     /// There will be no dot; the transaction ends with the session.
     fn cut_off(&self, outcome: SessionOutcome) -> Flow {
-        self.shared.metrics.message(MessageOutcome::ClientGone);
+        let (said, _) = self.last_word(outcome);
+        let counted = said.as_ref().map_or(MessageOutcome::ClientGone, outcome_of);
+        self.shared.metrics.message(counted);
         ControlFlow::Break(outcome)
     }
 
@@ -72,6 +78,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
                     }
                 }
                 Some(Event::EndOfMessage { result, size }) => {
+                    if let Some(transaction) = &mut self.transaction {
+                        transaction.dot_came();
+                    }
                     if result.is_ok() {
                         self.pass_on(&body).await;
                     }
@@ -84,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
                 Some(Event::Flush) => self.flush().await?,
                 Some(Event::Body) => self.pass_on(&body).await,
                 Some(_) => {}
-                None => self.read_message().await?,
+                None => self.read_message(&mut body).await?,
             }
             body.clear();
         }
@@ -98,10 +107,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         }
     }
 
-    async fn read_message(&mut self) -> Flow {
-        self.input.reserve(MESSAGE_READ);
+    async fn read_message(&mut self, body: &mut Vec<u8>) -> Flow {
+        self.session.wait_for_message(now());
         let deadline = tokio::time::Instant::from_std(self.session.deadline());
-        match tokio::time::timeout_at(deadline, self.stream.read_buf(&mut self.input)).await {
+        let read = tokio::select! {
+            biased;
+            read = tokio::time::timeout_at(deadline, read_piece(&mut self.stream, &mut self.input, body)) => read,
+            () = in_the_way(self.transaction.as_deref()) => {
+                self.give_way();
+                return ControlFlow::Continue(());
+            }
+        };
+        match read {
             Ok(Ok(0) | Err(_)) => ControlFlow::Break(SessionOutcome::ClientGone),
             Ok(Ok(_)) => ControlFlow::Continue(()),
             Err(_) => {
@@ -135,6 +152,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     fn transaction_id(&self) -> Id {
         self.transaction.as_ref().map_or(self.peer.session, |transaction| transaction.id())
     }
+}
+
+/// Appends what is there to `input`. As long as nothing is there neither buffer holds memory; as long as more comes
+/// both keep theirs.
+pub(super) async fn read_piece<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    input: &mut Vec<u8>,
+    body: &mut Vec<u8>,
+) -> io::Result<usize> {
+    poll_fn(|context| {
+        input.reserve(MESSAGE_READ);
+        let read = pin!(stream.read_buf(input)).poll(context);
+        if read.is_pending() {
+            input.shrink_to_fit();
+            *body = Vec::new();
+        }
+        read
+    })
+    .await
 }
 
 fn outcome_of(said: &Said) -> MessageOutcome {

@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use torwart_core::{ListenerTls, Peer, Reply};
 use torwart_smtp::{Session, TlsOffer};
 
-use super::{Connection, WRITE, now, session_record};
+use super::{Connection, now, session_record};
 use crate::edge::Shared;
-use crate::listener::TOO_MANY;
 use crate::metrics::SessionOutcome;
 use crate::permits::NetworkPermit;
 use crate::proxy::{self, Decoded, Source};
@@ -86,7 +85,7 @@ async fn behind_proxy<S>(
     proxy: SocketAddr,
 ) -> Result<(SocketAddr, NetworkPermit), (SocketAddr, SessionOutcome)>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let source = match tokio::time::timeout(proxy::DEADLINE, read_header(stream, input)).await {
         Ok(Ok(source)) => source,
@@ -100,8 +99,7 @@ where
     match shared.permits.network(address.ip()) {
         Some(permit) => Ok((address, permit)),
         None => {
-            // whether the client hears it is no concern of ours
-            let _ = tokio::time::timeout(WRITE, stream.write_all(TOO_MANY)).await;
+            shared.farewells.too_many(std::mem::replace(stream, Stream::Gone), &shared.tasks);
             Err((address, SessionOutcome::ConnectionLimit))
         }
     }

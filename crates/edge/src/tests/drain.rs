@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::harness::{Client, FakeUpstream, Gateway, soon};
+use super::harness::{FakeUpstream, Gateway, soon};
 use crate::DrainState;
 
 #[tokio::test]
@@ -29,6 +29,26 @@ async fn between_transactions_421_and_inside_one_the_end_of_it() {
     assert_eq!(gateway.line().await["reason"], "accepted");
     soon(&mut gateway.running).await.unwrap();
     assert_eq!(*state.borrow(), DrainState::Stopped);
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_sent_ahead_is_not_begun() {
+    for (last, code) in [("body\r\n.\r\n", 250), ("RSET\r\n", 250)] {
+        let upstream = FakeUpstream::obedient().await;
+        let gateway = Gateway::start(&[upstream.address]).await;
+        let mut idle = gateway.client().await;
+        let mut busy = gateway.client().await;
+        busy.begin(&["ok"]).await;
+        if last.starts_with("body") {
+            busy.say("DATA", 354).await;
+        }
+        gateway.shutdown.cancel();
+        idle.expect(421).await;
+        busy.send(&format!("{last}MAIL FROM:<next@example.com>\r\n")).await;
+        busy.expect(code).await;
+        busy.expect(421).await;
+        assert!(busy.is_closed().await);
+    }
 }
 
 #[tokio::test]
@@ -58,7 +78,10 @@ async fn after_the_time_limit_an_unfinished_message_is_ended_without_a_dot() {
     assert!(reply.starts_with("421 4.3.2 "), "{reply}");
     assert!(client.is_closed().await);
     assert!(upstream.closes_without_message().await);
-    assert_eq!(gateway.line().await["reason"], "shutdown");
+    let line = gateway.line().await;
+    assert_eq!((&line["reason"], &line["code"]), (&"shutdown".into(), &421.into()));
+    assert!(reply.contains(line["id"].as_str().unwrap()), "{reply}");
+    assert!(gateway.counts("torwart_messages_total{outcome=\"deferred\"} 1"));
     soon(&mut gateway.running).await.unwrap();
 }
 
@@ -105,21 +128,23 @@ async fn after_the_time_limit_nobody_waits_for_an_upstream_before_its_dot() {
 
 #[tokio::test]
 async fn a_dot_that_has_gone_upstream_is_waited_for() {
-    let mut upstream = FakeUpstream::start(|line| (line == ".").then_some("hang")).await;
+    let mut upstream = FakeUpstream::start(|line| (line == ".").then_some("hold")).await;
     let gateway = Gateway::start_with(&[upstream.address], |settings, _| {
         settings.drain_timeout = Duration::from_millis(1);
     })
     .await;
-    let mut client = Client::new(TcpStream::connect(gateway.address()).await.unwrap());
-    client.expect(220).await;
+    let mut client = gateway.client().await;
     client.begin(&["ok"]).await;
     client.say("DATA", 354).await;
+    let mut undecided = gateway.client().await;
+    undecided.begin(&["ok"]).await;
     client.send("body\r\n.\r\n").await;
     upstream.message().await;
     gateway.shutdown.cancel();
-    let mut state = gateway.edge.drain_state();
-    soon(state.wait_for(|state| *state == DrainState::Draining)).await.unwrap();
-    // far longer than the time limit, and nothing is said: the upstream still thinks
-    let early = tokio::time::timeout(Duration::from_millis(200), client.expect(421)).await;
-    assert!(early.is_err() && !gateway.running.is_finished());
+    // the order to end everything has reached all sessions, and the time limit is over
+    undecided.expect(421).await;
+    assert!(!gateway.running.is_finished());
+    upstream.release();
+    client.expect(250).await;
+    client.expect(421).await;
 }

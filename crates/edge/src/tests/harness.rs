@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use torwart_core::{
@@ -31,7 +31,7 @@ pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 /// Answers by the local part: `ok` and `small` are of one class, `other` is of another; `grey`, `deny`, `nodata`,
 /// `lost` and `hang` are what they say.
-pub(super) struct Script {
+pub(crate) struct Script {
     routes: HashMap<RouteDigest, Arc<Route>>,
     pub(super) refuse_connection: Option<(Reply, Reason)>,
     pub(super) tls: ListenerTls,
@@ -45,7 +45,7 @@ pub(super) struct Script {
 const SMALL: u64 = 100;
 
 impl Script {
-    pub(super) fn new(upstreams: &[SocketAddr]) -> (Self, mpsc::UnboundedReceiver<Delivery>) {
+    pub(crate) fn new(upstreams: &[SocketAddr]) -> (Self, mpsc::UnboundedReceiver<Delivery>) {
         let routes = (1u8..).zip(upstreams).map(|(number, upstream)| {
             let digest = RouteDigest([number; 16]);
             (digest, Arc::new(route(digest, *upstream)))
@@ -197,7 +197,7 @@ impl std::io::Write for Lines {
     }
 }
 
-pub(super) fn mail_log(registry: &Registry) -> (MailLog, MailLogWriter, mpsc::UnboundedReceiver<String>) {
+pub(crate) fn mail_log(registry: &Registry) -> (MailLog, MailLogWriter, mpsc::UnboundedReceiver<String>) {
     let (sender, lines) = mpsc::unbounded_channel();
     let (log, writer) = MailLog::start(Lines(sender), MailLogOptions::default(), registry).unwrap();
     (log, writer, lines)
@@ -262,12 +262,12 @@ impl Gateway {
 
 // === the client ===
 
-pub(super) struct Client<S> {
+pub(crate) struct Client<S> {
     stream: BufReader<S>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    pub(super) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Self { stream: BufReader::new(stream) }
     }
 
@@ -276,14 +276,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.stream.into_inner()
     }
 
-    pub(super) async fn send(&mut self, text: &str) {
+    pub(crate) async fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
         self.stream.flush().await.unwrap();
     }
 
     /// Reads one whole reply, which must have this code.
-    pub(super) async fn expect(&mut self, code: u16) -> String {
+    pub(crate) async fn expect(&mut self, code: u16) -> String {
         soon(self.expect_patiently(code)).await
+    }
+
+    /// One whole reply of one line with one of these codes.
+    pub(super) async fn expect_one_of(&mut self, codes: &[u16]) -> String {
+        let mut reply = String::new();
+        soon(self.stream.read_line(&mut reply)).await.unwrap();
+        assert!(codes.iter().any(|code| reply.starts_with(&format!("{code} "))), "{codes:?}, not {reply:?}");
+        reply
     }
 
     /// The same without a time limit.
@@ -300,13 +308,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    pub(super) async fn say(&mut self, command: &str, code: u16) -> String {
+    pub(crate) async fn say(&mut self, command: &str, code: u16) -> String {
         self.send(&format!("{command}\r\n")).await;
         self.expect(code).await
     }
 
     /// EHLO, MAIL and these recipients, all accepted.
-    pub(super) async fn begin(&mut self, recipients: &[&str]) {
+    pub(crate) async fn begin(&mut self, recipients: &[&str]) {
         self.say("EHLO client.example", 250).await;
         self.say("MAIL FROM:<alice@example.com>", 250).await;
         for recipient in recipients {
@@ -335,12 +343,14 @@ pub(super) enum Heard {
     Closed,
 }
 
-pub(super) struct FakeUpstream {
-    pub(super) address: SocketAddr,
+pub(crate) struct FakeUpstream {
+    pub(crate) address: SocketAddr,
     heard: mpsc::UnboundedReceiver<Heard>,
+    released: Arc<Notify>,
 }
 
-/// What it says to a line (`.` for the dot) in place of 250: a reply, or `close`, or `hang`.
+/// What it says to a line (`.` for the dot) in place of 250: a reply, or `close`, or `hang`, or `hold`: 250, but
+/// not before [`FakeUpstream::release`].
 pub(super) type Answers = fn(&str) -> Option<&'static str>;
 
 impl FakeUpstream {
@@ -348,20 +358,26 @@ impl FakeUpstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, heard) = mpsc::unbounded_channel();
+        let released = Arc::new(Notify::new());
+        let hold = Arc::clone(&released);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let sender = sender.clone();
+                let (sender, hold) = (sender.clone(), Arc::clone(&hold));
                 tokio::spawn(async move {
                     // a peer that goes away is the end of it
-                    let _ = upstream_session(stream, answers, &sender).await;
+                    let _ = upstream_session(stream, answers, &hold, &sender).await;
                     sender.send(Heard::Closed).ok();
                 });
             }
         });
-        Self { address, heard }
+        Self { address, heard, released }
     }
 
-    pub(super) async fn obedient() -> Self {
+    pub(super) fn release(&self) {
+        self.released.notify_one();
+    }
+
+    pub(crate) async fn obedient() -> Self {
         Self::start(|_| None).await
     }
 
@@ -391,6 +407,15 @@ impl FakeUpstream {
         }
     }
 
+    /// Skips to the next whole message on any connection.
+    pub(super) async fn any_message(&mut self) -> String {
+        loop {
+            if let Heard::Message(text) = self.next().await {
+                return text;
+            }
+        }
+    }
+
     /// True if the connection ends without a message.
     pub(super) async fn closes_without_message(&mut self) -> bool {
         loop {
@@ -406,6 +431,7 @@ impl FakeUpstream {
 async fn upstream_session(
     stream: TcpStream,
     answers: Answers,
+    hold: &Notify,
     heard: &mpsc::UnboundedSender<Heard>,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
@@ -434,7 +460,11 @@ async fn upstream_session(
             "QUIT" => "221 bye",
             _ => "250 2.0.0 ok",
         };
-        let reply = answers(command).unwrap_or(usual);
+        let mut reply = answers(command).unwrap_or(usual);
+        if reply == "hold" {
+            hold.notified().await;
+            reply = usual;
+        }
         match reply {
             "close" => return Ok(()),
             "hang" => std::future::pending().await,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::harness::{Client, Gateway, Script, mail_log};
+use super::harness::{Client, Gateway, Script, mail_log, soon};
 use crate::{CertificateFiles, Edge, Settings};
 
 async fn connect(gateway: &Gateway) -> Client<TcpStream> {
@@ -107,6 +107,32 @@ async fn a_proxy_names_the_client_and_the_session_goes_on_behind_its_header() {
     client.say("QUIT", 221).await;
     let line = gateway.line().await;
     assert_eq!((&line["client"], &line["client_port"]), (&"192.0.2.7".into(), &4711.into()));
+}
+
+#[tokio::test]
+async fn a_proxied_client_that_is_too_many_hears_421_and_no_reset() {
+    for (max_connections, max_network) in [(1, 100), (100, 1)] {
+        let mut gateway = Gateway::start_with(&[], |settings, _| {
+            settings.proxy_protocol_from = vec!["127.0.0.0/8".parse().unwrap()];
+            settings.max_connections = max_connections;
+            settings.max_connections_per_network = max_network;
+        })
+        .await;
+        let header = "PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\n";
+        let mut first = connect(&gateway).await;
+        first.send(header).await;
+        first.expect(220).await;
+        // everything is there before the gateway, which runs in this thread, can accept
+        let mut second = std::net::TcpStream::connect(gateway.address()).unwrap();
+        let ahead = format!("{header}{}", "NOOP\r\n".repeat(5000));
+        std::io::Write::write_all(&mut second, ahead.as_bytes()).unwrap();
+        second.set_nonblocking(true).unwrap();
+        let mut second = TcpStream::from_std(second).unwrap();
+        let mut said = String::new();
+        soon(second.read_to_string(&mut said)).await.unwrap();
+        assert!(said.starts_with("421 4.7.0 "), "{said:?}");
+        assert_eq!(gateway.line().await["outcome"], "connection_limit");
+    }
 }
 
 #[tokio::test]

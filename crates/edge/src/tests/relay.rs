@@ -2,7 +2,7 @@
 
 use torwart_core::DeliveryResult;
 
-use super::harness::{FakeUpstream, Gateway};
+use super::harness::{FakeUpstream, Gateway, Heard};
 
 const MESSAGE: &str = "From: a\r\nMessage-ID: <1@example.com>\r\n\r\nhello\r\n..dot\r\n";
 
@@ -227,7 +227,8 @@ async fn a_given_up_transaction_frees_the_upstream() {
     let mut client = gateway.client().await;
     client.begin(&["ok"]).await;
     client.say("RSET", 250).await;
-    assert_eq!(gateway.line().await["reason"], "client_gone");
+    let line = gateway.line().await;
+    assert_eq!((&line["reason"], &line["code"]), (&"reset".into(), &serde_json::Value::Null));
     upstream.hears("RSET").await;
     client.say("MAIL FROM:<>", 250).await;
     client.say("RCPT TO:<ok@example.org>", 250).await;
@@ -247,4 +248,31 @@ async fn no_upstream_is_451_and_costs_the_client_nothing_else() {
     client.say("QUIT", 221).await;
     let line = gateway.line().await;
     assert_eq!((&line["reason"], &line["code"]), (&"upstream_unreachable".into(), &451.into()));
+}
+
+#[tokio::test]
+async fn a_recipient_that_the_upstream_did_not_know_is_not_asked_about_again() {
+    let mut upstream =
+        FakeUpstream::start(|line| line.contains("<nobody@").then_some("550 5.1.1 no such user")).await;
+    let mut gateway = Gateway::start(&[upstream.address]).await;
+    for _ in 0..2 {
+        let mut client = gateway.client().await;
+        client.say("EHLO client.example", 250).await;
+        client.say("MAIL FROM:<alice@example.com>", 250).await;
+        let reply = client.say("RCPT TO:<nobody@example.org>", 550).await;
+        assert!(reply.starts_with("550 5.1.1 Recipient refused by the mail server (id "), "{reply}");
+        client.say("QUIT", 221).await;
+    }
+    assert_eq!(gateway.line().await["upstream_reply"], "550 5.1.1 no such user");
+    assert_eq!(gateway.line().await["upstream_reply"], "(remembered) 550 5.1.1 no such user");
+    let mut client = gateway.client().await;
+    client.begin(&["ok"]).await;
+    upstream.hears("RCPT TO:<nobody@").await;
+    loop {
+        match upstream.next().await {
+            Heard::Command(line) if line.starts_with("RCPT TO:<ok@") => break,
+            Heard::Command(line) => assert!(!line.contains("nobody"), "{line}"),
+            Heard::Closed | Heard::Message(_) => {}
+        }
+    }
 }

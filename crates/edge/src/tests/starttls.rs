@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd, generate_simple_self_signed};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -146,6 +146,25 @@ async fn the_name_asked_for_picks_the_certificate() {
         start_tls(client, &one, "three.example").await.is_err(),
         "the first certificate does not carry this name"
     );
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_offered_and_the_metrics_say_since_when() {
+    let folder = TempDir::new().unwrap();
+    let pair = files(folder.path(), "mx");
+    let mut params = CertificateParams::new(vec!["mx.example.net".to_owned()]).unwrap();
+    params.not_after = date_time_ymd(2021, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(&pair.key, key.serialize_pem()).unwrap();
+    std::fs::write(&pair.certificate, params.self_signed(&key).unwrap().pem()).unwrap();
+    let upstream = FakeUpstream::obedient().await;
+    let gateway = gateway(&upstream, vec![pair.clone()]).await;
+    assert!(gateway.counts(r#"torwart_tls_certificate_not_after_seconds{certificate="0"} 1609459200"#));
+    let mut client = gateway.client().await;
+    assert!(client.say("EHLO client.example", 250).await.contains("STARTTLS"));
+    issue(folder.path(), "mx.example.net", &pair);
+    gateway.edge.reload_certificates();
+    assert!(!gateway.counts(r#"torwart_tls_certificate_not_after_seconds{certificate="0"} 1609459200"#));
 }
 
 #[tokio::test]

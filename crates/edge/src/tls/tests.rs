@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use rcgen::{CertifiedKey as Issued, generate_simple_self_signed};
+use rcgen::{CertificateParams, CertifiedKey as Issued, KeyPair, date_time_ymd, generate_simple_self_signed};
 use tempfile::TempDir;
 
 use super::*;
@@ -38,6 +38,31 @@ fn every_mistake_is_reported_with_its_file() {
 #[test]
 fn without_files_there_is_no_tls() {
     assert!(Certificates::load(&[]).unwrap().is_none());
+}
+
+#[test]
+fn an_expired_certificate_is_used_and_gives_one_alarm() {
+    let folder = TempDir::new().unwrap();
+    let files = issue(folder.path(), "mx.example");
+    let mut params = CertificateParams::new(vec!["mx.example".to_owned()]).unwrap();
+    params.not_after = date_time_ymd(2021, 1, 1);
+    let renew = || {
+        let key = KeyPair::generate().unwrap();
+        std::fs::write(&files.certificate, params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    };
+    renew();
+    let certificates = Certificates::load(std::slice::from_ref(&files)).unwrap().unwrap();
+    let until = 1_609_459_200;
+    assert_eq!(certificates.not_after(), [until]);
+    let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    assert_eq!([until, until + 1, until + 2].map(|now| certificates.sound_alarm(at(now))), [0, 1, 0]);
+    renew();
+    certificates.reload();
+    assert_eq!(certificates.sound_alarm(at(until + 3)), 1, "the new one is no better");
+    issue(folder.path(), "mx.example");
+    certificates.reload();
+    assert_eq!(certificates.sound_alarm(UnixTime::now()), 0);
 }
 
 #[test]

@@ -1,19 +1,23 @@
 //! What a transaction is bound to since the upstream accepted its first recipient.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use torwart_core::{DeliveryResult, Mailbox, RouteDigest};
+use torwart_core::{DeliveryResult, Mailbox, Route};
 
 use super::asked::{Asked, Binding};
 use crate::reply::Said;
-use crate::upstream::{Relay, RelayReply, UpstreamRefusal};
+use crate::upstream::{MailFacts, Relay, RelayReply, UpstreamRefusal, Upstreams};
 
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) binding: Binding,
-    pub(super) route: RouteDigest,
+    pub(super) route: Arc<Route>,
+    pub(super) upstreams: Arc<Upstreams>,
     pub(super) relay: RelayState,
     pub(super) accepted: Vec<Mailbox>,
+    /// The same as the upstream knows them.
+    pub(super) paths: Vec<String>,
     /// The highest of the accepted recipients' scores.
     pub(super) score: f32,
 }
@@ -21,6 +25,8 @@ pub(super) struct Bound {
 #[derive(Debug)]
 pub(super) enum RelayState {
     Open(Relay),
+    /// Given up for others while the client was silent; to be begun again when it goes on.
+    Yielded,
     /// The upstream, or the message, failed: this is what DATA or the dot will hear.
     Lost(Said),
     /// The upstream has had its last word.
@@ -48,7 +54,7 @@ impl Bound {
         let relay = match &mut self.relay {
             RelayState::Open(relay) => relay,
             RelayState::Lost(said) => return Err(said.clone()),
-            RelayState::Spent(_) => return Err(Said::no_route()),
+            RelayState::Yielded | RelayState::Spent(_) => return Err(Said::no_route()),
         };
         let paths = paths(asked, group);
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
@@ -62,9 +68,35 @@ impl Bound {
         }
     }
 
+    /// Leaves the connection to others for as long as the client is silent.
+    pub(super) fn yield_upstream(&mut self) {
+        if !matches!(self.relay, RelayState::Open(_)) {
+            return;
+        }
+        if let RelayState::Open(relay) = std::mem::replace(&mut self.relay, RelayState::Yielded) {
+            relay.abandon();
+        }
+    }
+
+    /// Brings a transaction that gave way back to where it was. If that fails, it is lost.
+    pub(super) async fn begin_again(&mut self, mail: &MailFacts, deadline: Instant, word: &mut UpstreamWord) {
+        if !matches!(self.relay, RelayState::Yielded) {
+            return;
+        }
+        let paths: Vec<&str> = self.paths.iter().map(String::as_str).collect();
+        let begun = Box::pin(self.upstreams.begin_again(&self.route, mail, &paths, deadline)).await;
+        self.relay = match begun {
+            Ok(relay) => {
+                word.name = Some(relay.upstream().to_owned());
+                RelayState::Open(relay)
+            }
+            Err(refusal) => RelayState::Lost(word.refused(refusal)),
+        };
+    }
+
     /// Lets the upstream go without a dot; the first reason stays.
     pub(super) fn lose(&mut self, said: Said) {
-        if !matches!(self.relay, RelayState::Open(_)) {
+        if !matches!(self.relay, RelayState::Open(_) | RelayState::Yielded) {
             return;
         }
         if let RelayState::Open(relay) = std::mem::replace(&mut self.relay, RelayState::Lost(said)) {

@@ -18,9 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
-use torwart_smtp::{
-    Client, ClientConfig as SmtpConfig, ClientEvent, ClientFault, Reply, Stage, StartTlsMode,
-};
+use torwart_smtp::{Client, ClientConfig as SmtpConfig, ClientEvent, Reply, Stage, StartTlsMode};
 
 use super::pool::PoolKey;
 use super::setback::Fault;
@@ -214,11 +212,6 @@ impl Connection {
         while !input.is_empty() {
             let (consumed, event) = match self.client.receive(input) {
                 Ok(taken) => taken,
-                // An answer before the end of the message is the answer to the message; there is one.
-                Err(ClientFault::Unexpected(reply)) if self.client.in_message() && self.heard.is_empty() => {
-                    self.heard.push_back(Heard::Answer(Answer::new(Stage::Dot, &reply)));
-                    return;
-                }
                 Err(fault) => {
                     self.fault = Some(Fault::Protocol(fault.to_string()));
                     return;

@@ -56,8 +56,25 @@ impl Dialer {
         Self { resolver, tls: TlsConfigs::new(), settings, metrics }
     }
 
-    /// Tries all addresses of `upstream`, those that failed lately last. The error is the last address's.
+    /// Tries all addresses of `upstream`, those that failed lately last. The error is the last address's, and the
+    /// upstream is one to be tried last for a while.
     pub(super) async fn dial(
+        &self,
+        gate: &Gate,
+        key: &PoolKey,
+        upstream: &Upstream,
+        deadline: Instant,
+    ) -> Result<Box<Connection>, Setback> {
+        let dialed = self.dial_all(gate, key, upstream, deadline).await;
+        if let Err(setback) = &dialed
+            && setback.failure != Some(FailureKind::Tls)
+        {
+            gate.not_opened(Instant::now() + self.settings.ejection);
+        }
+        dialed
+    }
+
+    async fn dial_all(
         &self,
         gate: &Gate,
         key: &PoolKey,

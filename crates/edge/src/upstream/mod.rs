@@ -17,13 +17,16 @@ mod dial;
 mod metrics;
 mod order;
 mod pool;
+mod refusals;
 mod relay;
 mod reply_table;
 mod setback;
+mod soft_bounce;
 mod stream;
 mod tls;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -34,8 +37,11 @@ pub use self::relay::{Final, Relay};
 
 use self::connection::Connection;
 use self::dial::Dialer;
-use self::pool::{Gate, PoolKey, Slot};
+use self::pool::{Gate, PoolKey, Slot, Standing};
+use self::refusals::Refusals;
 use self::setback::Setback;
+use self::soft_bounce::{Proven, Trust};
+use crate::permits::Network;
 
 /// Time limits and bounds towards upstreams. All have defaults; none is a flag.
 #[derive(Clone, Debug)]
@@ -55,10 +61,15 @@ pub struct UpstreamSettings {
     pub greeting: Duration,
     /// The wait for a free connection of an upstream that is used to its limit.
     pub busy: Duration,
-    /// How long an address that took no connection is tried last.
+    /// How long an address that took no connection, and an upstream that could not be opened, are tried last.
     pub ejection: Duration,
+    /// How long a client may be silent inside a transaction while others wait for the upstream's connections. Then its
+    /// transaction gives way. Much longer than a client at work needs from one command to the next.
+    pub patience: Duration,
     /// How long an address whose STARTTLS failed is spoken to in clear text (mode Opportunistic).
     pub clear_text: Duration,
+    /// How long an upstream is not asked again about a recipient that it does not know.
+    pub remember: Duration,
     /// From DATA to its answer (RFC 5321 section 4.5.3.2.4).
     pub data: Duration,
     /// For one block of the message to be taken (RFC 5321 section 4.5.3.2.5).
@@ -74,6 +85,9 @@ pub struct Upstreams {
     metrics: Arc<UpstreamMetrics>,
     dialer: Dialer,
     registry: Mutex<Registry>,
+    /// Routes through which this process has delivered.
+    proven: Mutex<Proven>,
+    refusals: Mutex<Refusals>,
     rotation: order::Rotation,
 }
 
@@ -95,6 +109,18 @@ pub struct MailFacts {
     pub size: Option<u64>,
     pub eight_bit: bool,
     pub smtputf8: bool,
+    /// Its network's share of an upstream's connections is limited while others wait.
+    pub client: IpAddr,
+}
+
+/// What is the same for every upstream that a transaction is offered to.
+#[derive(Clone, Copy)]
+struct Offer<'a> {
+    route: &'a Route,
+    key: &'a PoolKey,
+    mail: &'a MailFacts,
+    recipients: &'a [&'a str],
+    deadline: Instant,
 }
 
 /// The upstream's word on one recipient.
@@ -134,7 +160,9 @@ impl Default for UpstreamSettings {
             greeting: Duration::from_secs(20),
             busy: Duration::from_secs(10),
             ejection: Duration::from_secs(30),
+            patience: Duration::from_secs(5),
             clear_text: Duration::from_secs(600),
+            remember: Duration::from_secs(3600),
             data: Duration::from_secs(120),
             block: Duration::from_secs(180),
             reset: Duration::from_secs(10),
@@ -151,13 +179,15 @@ impl Upstreams {
             settings,
             metrics,
             registry: Mutex::default(),
+            proven: Mutex::default(),
+            refusals: Mutex::default(),
             rotation: order::Rotation::default(),
         })
     }
 
     /// Opens or reuses a connection for `route`, tells it MAIL and these recipients, and returns their replies, one
-    /// for each in that order. Upstreams are tried in turn until one takes the sender; all of that ends at
-    /// `deadline`.
+    /// for each in that order. Upstreams are tried in turn until one takes the sender; those that could not be opened
+    /// lately come last. All of that ends at `deadline`.
     ///
     /// Recipients that the upstream refuses one by one are no error: the relay stays open for others.
     pub async fn begin(
@@ -172,14 +202,27 @@ impl Upstreams {
             return Err(refusal(None, Setback::misconfigured(unsupported)));
         }
         let key = PoolKey { tls: route.tls.clone(), hello: mail.hello.clone() };
+        let offer = Offer { route, key: &key, mail, recipients, deadline };
         let mut worst: Option<UpstreamRefusal> = None;
-        for upstream in self.rotation.order(&route.upstreams) {
+        let order = self.rotation.order(&route.upstreams);
+        let mut left: VecDeque<_> = order.into_iter().map(|upstream| (upstream, false)).collect();
+        while let Some((upstream, put_off)) = left.pop_front() {
             let gate = self.gate(upstream);
-            match self.begin_at(&gate, &key, upstream, mail, recipients, deadline).await {
-                Ok(begun) => return Ok(begun),
+            let standing = gate.standing(Instant::now());
+            if matches!(standing, Standing::Doubtful) && !put_off && !left.is_empty() {
+                left.push_back((upstream, true));
+                continue;
+            }
+            match self.begin_at(&gate, upstream, offer).await {
+                Ok(begun) => {
+                    if !matches!(standing, Standing::Good) {
+                        gate.opened();
+                    }
+                    return Ok(begun);
+                }
                 Err(setback) => {
                     let try_next = setback.try_next;
-                    let refusal = self.counted(&gate, setback);
+                    let refusal = self.counted(&gate, Trust::of(route), setback);
                     tracing::debug!(upstream = %gate.name, reply = %refusal.reply, why = ?refusal.upstream_reply,
                         "upstream did not begin");
                     // One that could be reached says more about what is wrong than one that could not.
@@ -197,46 +240,70 @@ impl Upstreams {
         Err(worst.unwrap_or_else(|| refusal(None, Setback::misconfigured("the route has no upstream"))))
     }
 
-    async fn begin_at(
+    /// Begins a transaction again that gave way: its sender and `recipients` were accepted before. Any other answer
+    /// than that is 451, never a 5xx: the client has its word already.
+    pub async fn begin_again(
         self: &Arc<Self>,
-        gate: &Arc<Gate>,
-        key: &PoolKey,
-        upstream: &Upstream,
+        route: &Arc<Route>,
         mail: &MailFacts,
         recipients: &[&str],
         deadline: Instant,
-    ) -> Result<(Relay, Vec<RelayReply>), Setback> {
-        let now = Instant::now();
-        let slot = gate.enter(deadline.min(now + self.settings.busy)).await.ok_or_else(Setback::busy)?;
-        let Some(connection) = gate.claim(key, now) else {
-            return self.begin_new(gate, slot, key, upstream, mail, recipients, deadline).await;
+    ) -> Result<Relay, UpstreamRefusal> {
+        let (relay, replies) = match self.begin(route, mail, recipients, deadline).await {
+            Ok(begun) => begun,
+            Err(refusal) if refusal.reply.code == 451 => return Err(refusal),
+            Err(UpstreamRefusal { upstream, upstream_reply, .. }) => {
+                let setback = Setback::changed_its_mind(upstream_reply.unwrap_or_default());
+                return Err(UpstreamRefusal { upstream, ..refusal(None, setback) });
+            }
         };
-        let mut relay = Relay::new(self.clone(), slot, connection);
+        match replies.into_iter().find(|reply| !reply.accepted) {
+            None => Ok(relay),
+            Some(other) => {
+                let upstream = Some(relay.upstream().to_owned());
+                relay.abandon();
+                let setback = Setback::changed_its_mind(other.upstream_reply);
+                Err(UpstreamRefusal { upstream, ..refusal(None, setback) })
+            }
+        }
+    }
+
+    async fn begin_at(
+        self: &Arc<Self>,
+        gate: &Arc<Gate>,
+        upstream: &Upstream,
+        offer: Offer<'_>,
+    ) -> Result<(Relay, Vec<RelayReply>), Setback> {
+        let Offer { route, key, mail, recipients, deadline } = offer;
+        let now = Instant::now();
+        let until = deadline.min(now + self.settings.busy);
+        let slot = gate.enter(Network::of(mail.client), until).await.ok_or_else(Setback::busy)?;
+        let Some(connection) = gate.claim(key, now) else {
+            return self.begin_new(gate, slot, upstream, offer).await;
+        };
+        let mut relay = Relay::new(self.clone(), slot, connection, Trust::of(route));
         match relay.begin(mail, recipients, deadline).await {
             Err(setback) if relay.died_before_mail(&setback) => {
                 // Idle connections are closed by servers at any time; nobody needs to know.
                 self.metrics.failed(FailureKind::Closed);
                 let slot = relay.into_slot();
-                self.begin_new(gate, slot, key, upstream, mail, recipients, deadline).await
+                self.begin_new(gate, slot, upstream, offer).await
             }
             result => result.map(|replies| (relay, replies)),
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the transaction's beginning, as it was asked for")]
     async fn begin_new(
         self: &Arc<Self>,
         gate: &Gate,
         slot: Slot,
-        key: &PoolKey,
         upstream: &Upstream,
-        mail: &MailFacts,
-        recipients: &[&str],
-        deadline: Instant,
+        offer: Offer<'_>,
     ) -> Result<(Relay, Vec<RelayReply>), Setback> {
+        let Offer { route, key, mail, recipients, deadline } = offer;
         // Boxed: resolver and handshake are large, and most transactions reuse a connection.
         let connection = Box::pin(self.dialer.dial(gate, key, upstream, deadline)).await?;
-        let mut relay = Relay::new(self.clone(), slot, connection);
+        let mut relay = Relay::new(self.clone(), slot, connection, Trust::of(route));
         let replies = relay.begin(mail, recipients, deadline).await?;
         Ok((relay, replies))
     }
@@ -259,10 +326,11 @@ impl Upstreams {
         gate
     }
 
-    fn counted(&self, gate: &Gate, setback: Setback) -> UpstreamRefusal {
+    fn counted(&self, gate: &Gate, trust: Trust, mut setback: Setback) -> UpstreamRefusal {
         if let Some(kind) = setback.failure {
             self.metrics.failed(kind);
         }
+        self.soften(trust, &mut setback.reply, &mut setback.reason);
         refusal(Some(&gate.name), setback)
     }
 

@@ -6,19 +6,26 @@
 //!   park (fit for another transaction) <------+------> drop of the slot (closed)
 //! ```
 //!
-//! Active and idle connections together never exceed the upstream's `maxConnections`: a permit is held while a
+//! Active and idle connections together never exceed the upstream's `maxConnections`: a slot is held while a
 //! connection is active, and a new one pushes out the oldest idle one when there is no other room.
+//!
+//! Where more come than there are slots, they wait in line, and two rules keep a few clients from holding all of them:
+//! a slot goes to the first one in line whose network holds less than half of them (if there is one), and for each one
+//! in line, one transaction whose client is silent is asked to give way ([`Gate::wanted`]).
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout_at;
 use torwart_core::{Upstream, UpstreamTls};
 
 use super::connection::Connection;
 use super::metrics::UpstreamMetrics;
+use crate::permits::Network;
 
 /// One upstream (host, port and limit), shared by all routes that name it.
 #[derive(Debug)]
@@ -26,7 +33,8 @@ pub(super) struct Gate {
     /// `host:port`
     pub(super) name: Arc<str>,
     maximum: usize,
-    permits: Arc<Semaphore>,
+    /// Somebody came into the line.
+    crowded: Notify,
     state: Mutex<State>,
     metrics: Arc<UpstreamMetrics>,
 }
@@ -43,13 +51,62 @@ pub(super) struct PoolKey {
 #[derive(Debug)]
 pub(super) struct Slot {
     gate: Arc<Gate>,
-    _permit: OwnedSemaphorePermit,
-    parked: bool,
+    network: Network,
+    giving_way: bool,
+    /// Among the active connections of the metrics: not while it waits to be taken.
+    counted: bool,
+    /// It does not count any more.
+    released: bool,
 }
+
+/// One in line; out of it on drop.
+struct InLine<'a> {
+    gate: &'a Gate,
+    ticket: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    network: Network,
+    slot: oneshot::Sender<Slot>,
+}
+
+/// An upstream that could not be opened lately.
+#[derive(Debug)]
+struct Trouble {
+    until: Instant,
+    /// One transaction is finding out whether it is over.
+    probed: bool,
+}
+
+/// Whether an upstream is worth trying before the others of its route.
+#[derive(Debug)]
+pub(super) enum Standing {
+    Good,
+    /// It failed lately: the others first.
+    Doubtful,
+    /// It failed, and its time is over: whoever gets this finds out, and is the only one while it lives.
+    Probe {
+        _right: Probe,
+    },
+}
+
+/// The right to be the one who finds out.
+#[derive(Debug)]
+pub(super) struct Probe(Arc<Gate>);
 
 #[derive(Debug, Default)]
 struct State {
     active: usize,
+    /// The active ones by the network of the client.
+    networks: HashMap<Network, usize>,
+    /// The first one has waited longest. No longer than there are sessions.
+    line: VecDeque<Waiter>,
+    tickets: u64,
+    /// Slots on their way to somebody in line.
+    giving_way: usize,
+    trouble: Option<Trouble>,
     /// The oldest first.
     idle: Vec<Idle>,
     /// Addresses that did not take a connection: tried last until then.
@@ -80,7 +137,7 @@ impl Gate {
         Self {
             name: Arc::from(upstream.to_string()),
             maximum,
-            permits: Arc::new(Semaphore::new(maximum)),
+            crowded: Notify::new(),
             state: Mutex::default(),
             metrics,
         }
@@ -90,15 +147,75 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the right to a connection; `None` when `until` has come.
-    pub(super) async fn enter(self: &Arc<Self>, until: Instant) -> Option<Slot> {
-        let permit = match self.permits.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => timeout_at(until.into(), self.permits.clone().acquire_owned()).await.ok()?.ok()?,
+    /// Waits for the right to a connection; `None` when `until` has come. `network` is the client's.
+    pub(super) async fn enter(self: &Arc<Self>, network: Network, until: Instant) -> Option<Slot> {
+        let (ticket, slot) = {
+            let mut state = self.state();
+            if state.active < self.maximum && state.line.is_empty() {
+                state.take(network);
+                drop(state);
+                return Some(self.slot(network).counted());
+            }
+            let (sender, slot) = oneshot::channel();
+            state.tickets += 1;
+            let ticket = state.tickets;
+            state.line.push_back(Waiter { ticket, network, slot: sender });
+            (ticket, slot)
         };
-        self.state().active += 1;
-        self.metrics.active().inc();
-        Some(Slot { gate: self.clone(), _permit: permit, parked: false })
+        let _place = InLine { gate: self, ticket };
+        self.crowded.notify_one();
+        timeout_at(until.into(), slot).await.ok()?.ok().map(Slot::counted)
+    }
+
+    fn slot(self: &Arc<Self>, network: Network) -> Slot {
+        Slot { gate: self.clone(), network, giving_way: false, counted: false, released: false }
+    }
+
+    /// Free slots go to those in line.
+    fn serve_line(self: &Arc<Self>) {
+        loop {
+            let mut state = self.state();
+            if state.active >= self.maximum {
+                return;
+            }
+            let Some(waiter) = state.next_in_line(self.maximum.div_ceil(2)) else { return };
+            state.take(waiter.network);
+            drop(state);
+            // One that went away meanwhile drops the slot, and the next is served.
+            let _ = waiter.slot.send(self.slot(waiter.network));
+        }
+    }
+
+    /// Waits until somebody is in line to whom nobody gives way yet.
+    pub(super) async fn wanted(&self) {
+        loop {
+            let crowded = self.crowded.notified();
+            if self.state().is_wanting() {
+                return;
+            }
+            crowded.await;
+        }
+    }
+
+    /// Whether this upstream is to be tried in its turn.
+    pub(super) fn standing(self: &Arc<Self>, now: Instant) -> Standing {
+        match &mut self.state().trouble {
+            None => Standing::Good,
+            Some(trouble) if trouble.probed || now < trouble.until => Standing::Doubtful,
+            Some(trouble) => {
+                trouble.probed = true;
+                Standing::Probe { _right: Probe(self.clone()) }
+            }
+        }
+    }
+
+    /// No connection could be opened: the others first until then.
+    pub(super) fn not_opened(&self, until: Instant) {
+        self.state().trouble = Some(Trouble { until, probed: false });
+    }
+
+    pub(super) fn opened(&self) {
+        self.state().trouble = None;
     }
 
     /// The idle connection of this kind that was used last, if one is still quiet and open. If there is none, the
@@ -124,8 +241,7 @@ impl Gate {
     pub(super) fn park(&self, mut slot: Slot, connection: Box<Connection>, until: Instant) {
         let counted = IdleCount::new(&self.metrics);
         let mut state = self.state();
-        state.active = state.active.saturating_sub(1);
-        slot.parked = true;
+        state.give_back(&mut slot);
         state.idle.push(Idle { connection, until, _counted: counted });
         drop(state);
     }
@@ -179,21 +295,88 @@ fn remember(list: &mut Vec<(SocketAddr, Instant)>, address: SocketAddr, until: I
     list.push((address, until));
 }
 
+// === impl State ===
+
+impl State {
+    fn take(&mut self, network: Network) {
+        self.active += 1;
+        *self.networks.entry(network).or_insert(0) += 1;
+    }
+
+    fn give_back(&mut self, slot: &mut Slot) {
+        slot.released = true;
+        self.active = self.active.saturating_sub(1);
+        self.giving_way = self.giving_way.saturating_sub(usize::from(slot.giving_way));
+        if let Entry::Occupied(mut held) = self.networks.entry(slot.network) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+
+    fn is_wanting(&self) -> bool {
+        self.line.len() > self.giving_way
+    }
+
+    /// The first whose network holds less than its share; the first at all, if there is none.
+    fn next_in_line(&mut self, share: usize) -> Option<Waiter> {
+        let held = |waiter: &Waiter| self.networks.get(&waiter.network).copied().unwrap_or(0);
+        let place = self.line.iter().position(|waiter| held(waiter) < share).unwrap_or(0);
+        self.line.remove(place)
+    }
+}
+
+// === impl InLine, Probe ===
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.gate.state().line.retain(|waiter| waiter.ticket != self.ticket);
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(trouble) = &mut self.0.state().trouble {
+            trouble.probed = false;
+        }
+    }
+}
+
 // === impl Slot ===
 
 impl Slot {
     pub(super) fn gate(&self) -> &Arc<Gate> {
         &self.gate
     }
+
+    fn counted(mut self) -> Self {
+        self.gate.metrics.active().inc();
+        self.counted = true;
+        self
+    }
+
+    /// Marks this slot as one that will soon be free; false if nobody needs it any more.
+    pub(super) fn give_way(&mut self) -> bool {
+        let mut state = self.gate.state();
+        if !self.giving_way && state.is_wanting() {
+            self.giving_way = true;
+            state.giving_way += 1;
+        }
+        self.giving_way
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.gate.metrics.active().dec();
-        if !self.parked {
-            let mut state = self.gate.state();
-            state.active = state.active.saturating_sub(1);
+        if self.counted {
+            self.gate.metrics.active().dec();
         }
+        let gate = self.gate.clone();
+        if !self.released {
+            gate.state().give_back(self);
+        }
+        gate.serve_line();
     }
 }
 
@@ -213,75 +396,4 @@ impl Drop for IdleCount {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    use prometheus::Registry;
-    use torwart_core::Host;
-
-    fn mk_gate(max_connections: u32) -> Arc<Gate> {
-        let upstream = Upstream {
-            host: Host::Name("mx.example".into()),
-            port: 25,
-            priority: 0,
-            weight: 1,
-            max_connections,
-        };
-        Arc::new(Gate::new(&upstream, Arc::new(UpstreamMetrics::new(&Registry::new()).unwrap())))
-    }
-
-    #[tokio::test]
-    async fn a_gate_lets_in_as_many_as_it_allows() {
-        let gate = mk_gate(2);
-        let now = Instant::now();
-        let first = gate.enter(now).await;
-        let second = gate.enter(now).await;
-        assert!(first.is_some() && second.is_some());
-        assert!(gate.enter(now).await.is_none());
-        drop(first);
-        assert!(gate.enter(now).await.is_some());
-    }
-
-    #[tokio::test]
-    async fn a_slot_given_back_lets_the_next_one_in() {
-        let gate = mk_gate(1);
-        let slot = gate.enter(Instant::now()).await.unwrap();
-        let waiting = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.enter(Instant::now() + Duration::from_secs(60)).await.is_some() }
-        });
-        tokio::task::yield_now().await;
-        drop(slot);
-        assert!(waiting.await.unwrap());
-        assert!(gate.is_unused());
-    }
-
-    #[test]
-    fn an_address_that_failed_is_tried_last_and_never_left_out() {
-        let gate = mk_gate(1);
-        let now = Instant::now();
-        let [a, b, c]: [SocketAddr; 3] =
-            ["192.0.2.1:25", "192.0.2.2:25", "192.0.2.3:25"].map(|text| text.parse().unwrap());
-        gate.failed(b, now + Duration::from_secs(30));
-        gate.failed(a, now + Duration::from_secs(20));
-        let mut order = [a, b, c];
-        gate.order(&mut order, now);
-        assert_eq!(order, [c, a, b]);
-        let mut order = [a, b, c];
-        gate.order(&mut order, now + Duration::from_secs(30));
-        assert_eq!(order, [a, b, c]);
-    }
-
-    #[test]
-    fn what_is_remembered_of_addresses_is_bounded() {
-        let gate = mk_gate(1);
-        let now = Instant::now();
-        for port in 1..1000 {
-            gate.clear_text(SocketAddr::from(([192, 0, 2, 1], port)), now + Duration::from_secs(600));
-        }
-        assert_eq!(gate.state().clear.len(), REMEMBERED);
-        assert!(gate.is_clear_text(SocketAddr::from(([192, 0, 2, 1], 999)), now));
-        assert!(!gate.is_clear_text(SocketAddr::from(([192, 0, 2, 1], 999)), now + Duration::from_secs(600)));
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ use super::metrics::FailureKind;
 use super::pool::Slot;
 use super::reply_table::{Judgement, judge};
 use super::setback::{Fault, Setback};
+use super::soft_bounce::Trust;
 use super::{MailFacts, RelayReply, UpstreamRefusal, Upstreams};
 
 /// A transaction that an upstream has begun. Dropping it closes the connection without a dot: the upstream keeps
@@ -37,6 +38,7 @@ struct Transaction {
     connection: Box<Connection>,
     slot: Slot,
     upstreams: Arc<Upstreams>,
+    trust: Trust,
     mail_answered: bool,
     in_data: bool,
     /// No 5xx and no 421 was heard: the connection may serve another transaction.
@@ -59,11 +61,17 @@ static RECIPIENT_ACCEPTED: LazyLock<Reply> = LazyLock::new(|| Reply::new(250, (2
 // === impl Relay ===
 
 impl Relay {
-    pub(super) fn new(upstreams: Arc<Upstreams>, slot: Slot, connection: Box<Connection>) -> Self {
+    pub(super) fn new(
+        upstreams: Arc<Upstreams>,
+        slot: Slot,
+        connection: Box<Connection>,
+        trust: Trust,
+    ) -> Self {
         Self(Box::new(Transaction {
             connection,
             slot,
             upstreams,
+            trust,
             mail_answered: false,
             in_data: false,
             fit: true,
@@ -90,7 +98,7 @@ impl Relay {
             it.hear_recipients(recipients, pipelining, deadline).await?;
         match misdirected {
             Some(setback) => Err(setback),
-            None => Ok(replies),
+            None => Ok(it.softened(recipients, replies)),
         }
     }
 
@@ -117,7 +125,7 @@ impl Relay {
         let it = &mut *self.0;
         it.check()?;
         let result = it.more_recipients(recipients, deadline).await;
-        it.noting(result)
+        it.noting(result).map(|replies| it.softened(recipients, replies))
     }
 
     /// Says DATA and waits for 354, but no longer than RFC 5321 section 4.5.3.2.4 says (2 min).
@@ -129,11 +137,12 @@ impl Relay {
     }
 
     /// Passes decoded message bytes on, dot-stuffed anew. Returns when they are in a buffer of bounded size; a slow
-    /// upstream makes the caller wait. An upstream that answers before the end gets no more.
-    pub async fn body(&mut self, decoded: &[u8]) -> Result<(), UpstreamRefusal> {
+    /// upstream makes the caller wait, until `deadline` if there is one. An upstream that answers before the end gets
+    /// no more.
+    pub async fn body(&mut self, decoded: &[u8], deadline: Option<Instant>) -> Result<(), UpstreamRefusal> {
         let it = &mut *self.0;
         it.check()?;
-        let result = it.pass_on(decoded).await;
+        let result = it.pass_on(decoded, deadline).await;
         it.noting(result)
     }
 
@@ -145,12 +154,32 @@ impl Relay {
         }
         let ended = it.end(deadline).await;
         let ended = match ended {
-            Ok(Ok(upstream_reply)) => Final::Accepted { upstream_reply },
+            Ok(Ok(upstream_reply)) => {
+                it.upstreams.delivered(it.trust);
+                Final::Accepted { upstream_reply }
+            }
             Ok(Err(setback)) => Final::Refused(it.refused(setback)),
             Err(setback) => Final::Unknown(it.refused(setback)),
         };
         (*self.0).release();
         ended
+    }
+
+    /// Waits until the client has been silent for too long (since `heard`) and somebody else needs the connection.
+    pub async fn wanted(&self, heard: Instant) {
+        let Transaction { slot, upstreams, .. } = &*self.0;
+        tokio::time::sleep_until((heard + upstreams.settings.patience).into()).await;
+        slot.gate().wanted().await;
+    }
+
+    /// Whether somebody still needs the connection. If so, it is promised: [`Self::abandon`] comes next.
+    pub fn give_way(&mut self) -> bool {
+        self.0.slot.give_way()
+    }
+
+    /// What the client hears whose message was cut off so that others could have the connection.
+    pub fn gave_way(&self) -> UpstreamRefusal {
+        self.0.refused(Setback::gave_way())
     }
 
     /// Gives the transaction up before the dot. The upstream gets none. If no DATA was said, the connection is reset
@@ -184,7 +213,15 @@ impl Transaction {
     }
 
     fn refused(&self, setback: Setback) -> UpstreamRefusal {
-        self.upstreams.counted(self.slot.gate(), setback)
+        self.upstreams.counted(self.slot.gate(), self.trust, setback)
+    }
+
+    fn softened(&self, recipients: &[&str], mut replies: Vec<RelayReply>) -> Vec<RelayReply> {
+        for RelayReply { client_reply, reason, .. } in &mut replies {
+            self.upstreams.soften(self.trust, client_reply, reason);
+        }
+        self.upstreams.remember_refusals(self.trust, recipients, &replies);
+        replies
     }
 
     fn say_mail(&mut self, mail: &MailFacts) -> Result<(), Setback> {
@@ -278,13 +315,14 @@ impl Transaction {
         Ok(())
     }
 
-    async fn pass_on(&mut self, decoded: &[u8]) -> Result<(), Setback> {
+    async fn pass_on(&mut self, decoded: &[u8], deadline: Option<Instant>) -> Result<(), Setback> {
         for piece in decoded.chunks(BLOCK) {
             self.connection.client().body(piece);
             if self.connection.unwritten() < BLOCK {
                 continue;
             }
-            let until = Instant::now() + self.upstreams.settings.block;
+            let block = Instant::now() + self.upstreams.settings.block;
+            let until = deadline.map_or(block, |deadline| deadline.min(block));
             match self.connection.flush_unless_answered(until).await {
                 Ok(Written::All) => {}
                 Ok(Written::Interrupted) => return Err(self.early_answer(until).await),
@@ -306,6 +344,10 @@ impl Transaction {
 
     /// The outer error: the message is out, its fate unknown. The inner one: the upstream does not have it.
     async fn end(&mut self, deadline: Instant) -> Result<Result<String, Setback>, Setback> {
+        if !self.connection.client().in_message() {
+            // It answered together with its 354, so there is no message for it to have.
+            return Ok(Err(self.early_answer(deadline).await));
+        }
         self.connection.client().end_of_data();
         match self.connection.flush_unless_answered(deadline).await {
             Ok(Written::All) => {}

@@ -7,6 +7,7 @@
 //! | 354 at DATA, 2xx elsewhere | | go on | |
 //! | another 2xx or 3xx, or no SMTP code | anywhere | 451 4.5.0 | next upstream |
 //! | 421 | anywhere | 451 | next upstream |
+//! | another 4xx, 5xx | STARTTLS | 451 4.7.5 | next upstream |
 //! | 4xx, 5xx | every other stage | 451 4.3.5 | next upstream |
 //! | 500-504, 530-538, 555 | MAIL, RCPT, dot | 451 4.3.5 | next upstream |
 //! | 550-554 | MAIL, RCPT, dot | the same code | |
@@ -48,6 +49,7 @@ const ENHANCED_MAX: u16 = 999;
 
 const TEXT_CONFIGURATION: &str = "Mail server configuration problem, try again later";
 const TEXT_CLOSING: &str = "Mail server is closing connections, try again later";
+const TEXT_TLS: &str = "Mail server cannot be reached securely, try again later";
 const TEXT_PROTOCOL: &str = "Mail server gave no usable answer, try again later";
 
 /// Judges one reply. `code` may be anything that three digits can say.
@@ -81,6 +83,13 @@ pub(super) fn judge(stage: Stage, code: u16, enhanced: Option<Enhanced>) -> Judg
                 failure: None,
             }
         }
+        // Only where TLS is required; otherwise the client goes on in clear text.
+        (Stage::StartTls, 400..=599) => Refused {
+            reply: reply(451, (4, 7, 5), TEXT_TLS),
+            reason: Reason::UpstreamTls,
+            try_next: true,
+            failure: Some(FailureKind::Tls),
+        },
         (_, 400..=599) => Refused {
             reply: reply(451, (4, 3, 5), TEXT_CONFIGURATION),
             reason: Reason::UpstreamDeferred,
@@ -212,11 +221,16 @@ mod tests {
                     assert_eq!(u16::from(refused.reply.enhanced.0), refused.reply.code / 100, "{name}");
                     assert!(refused.reply.enhanced.1 <= 999 && refused.reply.enhanced.2 <= 999, "{name}");
                     assert!((400..=599).contains(&refused.reply.code), "{name}");
-                    let configuration = code >= 400 && !passes
+                    let tls = code >= 400 && stage == Stage::StartTls;
+                    let configuration = code >= 400 && !passes && !tls
                         || matches!(code, 500..=504 | 530..=538 | 555)
                         || passes && code >= 500 && !permanent;
                     if code == 421 {
                         assert_eq!(refused.reply.code, 451, "{name}");
+                        assert!(refused.try_next, "{name}");
+                    } else if tls {
+                        assert_eq!((refused.reply.code, refused.reply.enhanced), (451, (4, 7, 5)), "{name}");
+                        assert_eq!(refused.failure, Some(FailureKind::Tls), "{name}");
                         assert!(refused.try_next, "{name}");
                     } else if configuration {
                         assert_eq!((refused.reply.code, refused.reply.enhanced), (451, (4, 3, 5)), "{name}");
@@ -228,7 +242,12 @@ mod tests {
                         assert!(!refused.try_next, "{name}");
                         assert_eq!(refused.failure, None, "{name}");
                     }
-                    let reason = if permanent { Reason::UpstreamRejected } else { Reason::UpstreamDeferred };
+                    let reason = match (permanent, code) {
+                        (true, _) => Reason::UpstreamRejected,
+                        (false, 421) => Reason::UpstreamDeferred,
+                        (false, _) if tls => Reason::UpstreamTls,
+                        (false, _) => Reason::UpstreamDeferred,
+                    };
                     assert_eq!(refused.reason, reason, "{name}");
                     assert!(refused.reply.text.bytes().all(|b| (b' '..=b'~').contains(&b)), "{name}");
                 }
@@ -250,6 +269,9 @@ mod tests {
             (Stage::Dot, 556, (451, (4, 3, 5), UpstreamDeferred, true)),
             (Stage::Banner, 554, (451, (4, 3, 5), UpstreamDeferred, true)),
             (Stage::Ehlo, 550, (451, (4, 3, 5), UpstreamDeferred, true)),
+            (Stage::StartTls, 454, (451, (4, 7, 5), Reason::UpstreamTls, true)),
+            (Stage::StartTls, 550, (451, (4, 7, 5), Reason::UpstreamTls, true)),
+            (Stage::StartTls, 421, (451, (4, 3, 2), UpstreamDeferred, true)),
             (Stage::Data, 550, (451, (4, 3, 5), UpstreamDeferred, true)),
             (Stage::Data, 250, (451, (4, 5, 0), UpstreamDeferred, true)),
             (Stage::Data, 350, (451, (4, 5, 0), UpstreamDeferred, true)),

@@ -122,6 +122,30 @@ impl Setback {
         }
     }
 
+    /// The client was silent while others waited for its connection.
+    pub(super) fn gave_way() -> Self {
+        Self {
+            reply: Reply::new(
+                451,
+                (4, 4, 5),
+                "Message came too slowly for a busy mail server, try again later",
+            ),
+            upstream_reply: Some("(the client was silent and others waited)".to_owned()),
+            ..Self::busy()
+        }
+    }
+
+    /// After the transaction was begun again, the upstream answered otherwise.
+    pub(super) fn changed_its_mind(detail: String) -> Self {
+        Self {
+            reply: Reply::new(451, (4, 3, 0), "Mail server answers otherwise than before, try again later"),
+            reason: Reason::UpstreamDeferred,
+            upstream_reply: Some(detail),
+            try_next: false,
+            failure: None,
+        }
+    }
+
     /// Something in the route that this gateway cannot do.
     pub(super) fn misconfigured(detail: &str) -> Self {
         Self {

@@ -3,8 +3,11 @@
 mod bodies;
 mod encryption;
 mod faults;
+mod refusals;
 mod reuse;
 mod script;
+mod soft_bounce;
+mod trouble;
 
 use std::net::SocketAddr;
 
@@ -72,7 +75,7 @@ impl World {
             return Outcome::Data(refusal);
         }
         for piece in body.chunks(8192) {
-            if let Err(refusal) = relay.body(piece).await {
+            if let Err(refusal) = relay.body(piece, None).await {
                 return Outcome::Body(refusal);
             }
         }
@@ -138,6 +141,7 @@ fn mk_mail() -> MailFacts {
         size: Some(100),
         eight_bit: true,
         smtputf8: false,
+        client: IpAddr::from([192, 0, 2, 1]),
     }
 }
 

@@ -3,6 +3,9 @@
 //! First everyone keeps what it held and still asks for. Then the older objects choose before the younger ones, and of
 //! those of one age namespace and name decide. An object that does not get all it asks for gets none of it by its
 //! present form, and falls back to its last accepted one, if it has one.
+//!
+//! What falls back takes domains back that others may have been given by then, so it is done in rounds: all who lose in
+//! one fall together. An object that loses to one that itself loses later falls with it, and is told to try again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +27,8 @@ pub(crate) struct Candidate<F> {
     pub(crate) created: Option<Time>,
     /// What it held in the last snapshot.
     pub(crate) held: BTreeSet<DomainPattern>,
+    /// What else its author asks for, in forms that are not acceptable.
+    pub(crate) wished: Vec<DomainPattern>,
     /// `None` if it is not acceptable by itself.
     pub(crate) present: Option<F>,
     /// Whether its last accepted form may stand in.
@@ -36,15 +41,21 @@ pub(crate) struct Settled<F> {
     pub(crate) form: Option<F>,
     /// Why its present form was not to be had.
     pub(crate) conflicts: Vec<FieldError>,
+    /// What it asks for and has not got, though it is nobody else's either.
+    pub(crate) open: Vec<DomainPattern>,
 }
 
 /// One attempt to serve everyone.
 enum Served {
-    /// Whose present form lost, and why.
-    All(BTreeMap<usize, Vec<FieldError>>),
-    /// This one lost, and what it falls back to changes what others can have: begin again with that known.
-    Again(usize),
+    /// Whose present form lost, and why; and what everyone has.
+    All(BTreeMap<usize, Vec<FieldError>>, Given),
+    /// These lost, and what they fall back to changes what others can have: begin again with that known.
+    Again(Vec<usize>),
 }
+
+/// A chain of objects that each want what the next one has takes a round each. After so many, whoever wants what
+/// anyone else wants falls back, so that nobody's chain costs the others their time.
+const MOST_ROUNDS: usize = 32;
 
 /// The domains that are given away so far, by labels from the right (`org.example.`), so that the names below one are
 /// its neighbours.
@@ -66,10 +77,19 @@ impl<F> Claims<F> {
 
     /// `last` reads the last accepted form of an object; it is asked only where that is needed.
     pub(crate) fn settle(
-        mut self,
+        self,
         patterns: impl Fn(&F) -> &[(DomainPattern, String)],
         last: impl Fn(&ObjectRef) -> Option<F>,
     ) -> Vec<Settled<F>> {
+        self.settle_counted(patterns, last).0
+    }
+
+    /// Also says how many rounds it took.
+    fn settle_counted(
+        mut self,
+        patterns: impl Fn(&F) -> &[(DomainPattern, String)],
+        last: impl Fn(&ObjectRef) -> Option<F>,
+    ) -> (Vec<Settled<F>>, usize) {
         self.candidates.sort_by(|a, b| {
             let key = |c: &Candidate<F>| (c.created.is_none(), c.created, c.object.clone());
             key(a).cmp(&key(b))
@@ -84,17 +104,25 @@ impl<F> Claims<F> {
             fallback(index, candidate, &mut fallen);
         }
         // Each round but the last adds somebody to the fallen, so there is a last one.
-        let conflicts = loop {
-            match self.serve(&fallen, &patterns) {
-                Served::All(conflicts) => break conflicts,
-                Served::Again(index) => match self.candidates.get(index) {
-                    Some(candidate) => fallback(index, candidate, &mut fallen),
-                    None => break BTreeMap::new(),
-                },
+        let mut rounds = 0;
+        let (mut conflicts, given) = loop {
+            rounds += 1;
+            let mut losers = match self.serve(&fallen, &patterns) {
+                Served::All(conflicts, given) => break (conflicts, given),
+                Served::Again(losers) => losers,
+            };
+            if rounds == MOST_ROUNDS {
+                losers.extend(self.contested(&fallen, &patterns));
+            }
+            for index in losers {
+                if let Some(candidate) = self.candidates.get(index).filter(|_| !fallen.contains_key(&index)) {
+                    fallback(index, candidate, &mut fallen);
+                }
             }
         };
-        let mut conflicts = conflicts;
-        self.candidates
+        let mut open = self.open(&given, &fallen, &conflicts, &patterns);
+        let settled = self
+            .candidates
             .into_iter()
             .enumerate()
             .map(|(index, candidate)| {
@@ -111,9 +139,58 @@ impl<F> Claims<F> {
                     None if candidate.may_fall_back => last(&candidate.object),
                     None => None,
                 };
-                Settled { object: candidate.object, form, conflicts }
+                let open = open.remove(&index).unwrap_or_default();
+                Settled { object: candidate.object, form, conflicts, open }
             })
-            .collect()
+            .collect();
+        (settled, rounds)
+    }
+
+    /// What those whose present form does not hold ask for, as far as nobody has it and it touches nobody's.
+    fn open(
+        &self,
+        given: &Given,
+        fallen: &BTreeMap<usize, Option<F>>,
+        lost: &BTreeMap<usize, Vec<FieldError>>,
+        patterns: &impl Fn(&F) -> &[(DomainPattern, String)],
+    ) -> BTreeMap<usize, Vec<DomainPattern>> {
+        let out = |index: &usize| fallen.contains_key(index) || lost.contains_key(index);
+        let mut open = BTreeMap::new();
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            let present =
+                candidate.present.as_ref().filter(|_| out(&index)).map(patterns).unwrap_or_default();
+            let wanted = present.iter().map(|(pattern, _)| pattern).chain(&candidate.wished);
+            let free = |pattern: &&DomainPattern| {
+                given.same(pattern, |_| true).is_none() && self.conflict(given, index, pattern, "").is_none()
+            };
+            open.insert(index, wanted.filter(free).cloned().collect());
+        }
+        open
+    }
+
+    /// Who would lose something by falling back, and wants what anyone else has or wants.
+    fn contested(
+        &self,
+        fallen: &BTreeMap<usize, Option<F>>,
+        patterns: &impl Fn(&F) -> &[(DomainPattern, String)],
+    ) -> Vec<usize> {
+        let mut all = Given::default();
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            let present = candidate.present.as_ref().map(patterns).unwrap_or_default();
+            let new = present.iter().map(|(pattern, _)| pattern).filter(|new| !candidate.held.contains(*new));
+            candidate.held.iter().chain(new).for_each(|pattern| all.give(pattern, index));
+        }
+        let contested = |(index, candidate): &(usize, &Candidate<F>)| {
+            !candidate.held.is_empty()
+                && candidate.present.as_ref().map(patterns).unwrap_or_default().iter().any(
+                    |(pattern, path)| {
+                        !candidate.held.contains(pattern)
+                            && self.conflict(&all, *index, pattern, path).is_some()
+                    },
+                )
+        };
+        let standing = self.candidates.iter().enumerate().filter(|(index, _)| !fallen.contains_key(index));
+        standing.filter(contested).map(|(index, _)| index).collect()
     }
 
     fn serve(
@@ -131,6 +208,7 @@ impl<F> Claims<F> {
             }
         }
         let mut lost = BTreeMap::new();
+        let mut losers = Vec::new();
         for (index, candidate) in self.candidates.iter().enumerate() {
             let wanted = candidate.present.as_ref().map(patterns).unwrap_or_default();
             let new: Vec<_> =
@@ -147,11 +225,14 @@ impl<F> Claims<F> {
             } else if candidate.held.is_empty() {
                 lost.insert(index, conflicts);
             } else {
-                return Served::Again(index);
+                losers.push(index);
             }
         }
+        if !losers.is_empty() {
+            return Served::Again(losers);
+        }
         lost.retain(|_, conflicts| !conflicts.is_empty());
-        Served::All(lost)
+        Served::All(lost, given)
     }
 
     /// Why `index` can't have `pattern`.
@@ -165,7 +246,7 @@ impl<F> Claims<F> {
         let namespace =
             |index: usize| self.candidates.get(index).map(|candidate| &candidate.object.namespace);
         let foreign = |other: usize| namespace(other) != namespace(index);
-        let same = given.same(pattern).filter(|other| *other != index).map(|other| (pattern, other));
+        let same = given.same(pattern, |other| other != index).map(|other| (pattern, other));
         let related = || if self.administrator { None } else { given.related(pattern, foreign) };
         let (theirs, other) = same.or_else(related)?;
         let other = &self.candidates.get(other)?.object;
@@ -185,9 +266,10 @@ impl Given {
         self.names.entry(reversed(pattern.name())).or_default().push((pattern.clone(), index));
     }
 
-    fn same(&self, pattern: &DomainPattern) -> Option<usize> {
+    /// Who of those that are `meant` has exactly this.
+    fn same(&self, pattern: &DomainPattern, meant: impl Fn(usize) -> bool) -> Option<usize> {
         let at = self.names.get(&reversed(pattern.name()))?;
-        at.iter().find(|(given, _)| given == pattern).map(|(_, index)| *index)
+        at.iter().find(|(given, index)| given == pattern && meant(*index)).map(|(_, index)| *index)
     }
 
     /// A domain of someone foreign that `pattern` lies below, or that it lies over as a wildcard.
@@ -226,3 +308,6 @@ fn reversed(name: &str) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

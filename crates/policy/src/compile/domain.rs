@@ -12,7 +12,7 @@ use torwart_core::{ClassDigest, Route};
 use super::gateway::CompiledGateway;
 use super::{Errors, FieldError, defaults, lists, merge, route, scores};
 use crate::domains::DomainPattern;
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Tenancy};
 use crate::model;
 use crate::snapshot::{digest, to_value};
 
@@ -106,6 +106,27 @@ impl DomainContext<'_> {
         } else {
             Err(Refused { errors, permitted })
         }
+    }
+
+    /// The mail domains that `form` asks for, as far as they can be told and its namespace may have them, whatever else
+    /// is wrong with it.
+    pub(crate) fn wished(&self, object: &ObjectRef, form: &MailDomain) -> Vec<DomainPattern> {
+        let tenancy = &self.inputs.tenancy;
+        let ours = form.spec.gateway_ref.as_ref().map_or("default", |reference| &reference.name)
+            == self.gateway.manifest.metadata.name;
+        if !ours && !matches!(tenancy, Tenancy::Administrator) {
+            return Vec::new();
+        }
+        let mut wished: Vec<(DomainPattern, String)> = Vec::new();
+        for text in &form.spec.domains {
+            let meant = text.trim().trim_end_matches('.');
+            wished.extend(DomainPattern::parse(meant).ok().map(|pattern| (pattern, String::new())));
+        }
+        wished.retain(|one| {
+            let one = std::slice::from_ref(one);
+            self.gateway.tenants.refuse_domains(tenancy, &object.namespace, one).is_empty()
+        });
+        wished.into_iter().map(|(pattern, _)| pattern).collect()
     }
 
     fn check_gateway(&self, manifest: &MailDomain, errors: &mut Errors) {

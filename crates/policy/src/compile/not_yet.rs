@@ -26,7 +26,7 @@ const GATEWAY: [NotYet; 3] = [
     NotYet { path: "ipRanges[].checks", unless: &["{}"], message: NOTHING },
 ];
 
-const DOMAIN: [NotYet; 7] = [
+const DOMAIN: [NotYet; 5] = [
     NotYet { path: "ipRanges[].checks", unless: &["{}"], message: NOTHING },
     NotYet {
         path: "route.protocol",
@@ -34,9 +34,7 @@ const DOMAIN: [NotYet; 7] = [
         message: "accepted, does nothing yet: this mail is answered with 451",
     },
     NotYet { path: "route.clientIdentity", unless: &[r#""None""#], message: NOTHING },
-    NotYet { path: "route.softBounce", unless: &[r#""Never""#], message: NOTHING },
     NotYet { path: "route.tls.caRef", unless: &[r#"{"name":""}"#], message: NOTHING },
-    NotYet { path: "route.upstreams[].weight", unless: &["1"], message: NOTHING },
     NotYet {
         path: "ipRanges[].tls",
         unless: &[],

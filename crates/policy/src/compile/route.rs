@@ -1,6 +1,6 @@
 //! `MailDomain.spec.route`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use torwart_core as core;
 
 use super::domain::DomainContext;
 use super::{Errors, defaults};
-use crate::domains::ascii_name;
+use crate::domains::{ascii_name, is_below};
 use crate::inputs::{ServiceKey, Tenancy};
 use crate::snapshot::digest;
 
@@ -154,7 +154,7 @@ fn find(
     let refusal = match (&target.host, target.address) {
         (core::Host::Address(ip), _) => refuse_address(context, *ip, target.port),
         (core::Host::Name(_), Some(ip)) => refuse_address(context, ip, target.port),
-        (core::Host::Name(_), None) => None,
+        (core::Host::Name(name), None) => refuse_name(context, name, target.port),
     };
     if let Some(message) = refusal {
         errors.add(format!("{at}.{}", if upstream.host.is_some() { "host" } else { "service" }), message);
@@ -236,6 +236,13 @@ fn refuse_address(context: &DomainContext<'_>, ip: IpAddr, port: u16) -> Option<
     ours.then(|| {
         format!("is {ip} with port {port}, where this gateway itself listens: mail would go in circles")
     })
+}
+
+/// RFC 6761 section 6.3: `localhost` and the names below it are the loopback address, whatever a resolver says.
+fn refuse_name(context: &DomainContext<'_>, name: &str, port: u16) -> Option<String> {
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let local = name == "localhost" || is_below(name, "localhost");
+    local.then(|| loopback.into_iter().find_map(|ip| refuse_address(context, ip, port))).flatten()
 }
 
 fn compile_tls(

@@ -1,6 +1,7 @@
 //! Objects in YAML, since that is what people see.
 
 mod claims;
+mod deferred;
 mod tenancy;
 
 use proptest::prelude::*;
@@ -56,6 +57,7 @@ fn object_of(compilation: &Compilation, domain: &str) -> Option<String> {
     match compilation.policy.as_ref()?.domains.find(domain, NOW) {
         DomainMatch::Known { domain, .. } => Some(domain.object.to_string()),
         DomainMatch::Removed { until } => Some(format!("until {}", until - NOW)),
+        DomainMatch::Held => Some("held".to_owned()),
         DomainMatch::Unknown => None,
     }
 }

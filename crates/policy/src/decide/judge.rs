@@ -126,10 +126,10 @@ fn judgement(screened: &Screened<'_>, word: Option<GreylistWord>) -> Judgement {
             Some(GreylistWord::Judged(judged)) => {
                 Judgement::refusal(wording::greylisted(judged.wait), false, Some(judged.outcome))
             }
-            Some(GreylistWord::Failed) | None => {
+            Some(GreylistWord::Failed | GreylistWord::Overloaded) | None => {
                 let accept =
                     screened.target.is_none_or(|target| target.domain.greylisting.accept_on_store_failure);
-                if accept {
+                if accept && word != Some(GreylistWord::Overloaded) {
                     Judgement::acceptance(Reason::Accepted, Greylist::StoreFailure)
                 } else {
                     let refusal = wording::greylist_unavailable();

@@ -61,10 +61,12 @@ fn mk_policy(domain: Domain, gateway: impl FnOnce(&mut Gateway)) -> Policy {
         },
         domains: DomainTable::new(
             known,
+            [parse("held.example")],
             [(parse("gone.example"), NOW + 100), (parse("long-gone.example"), NOW)],
         ),
         routes: HashMap::new(),
         asks_connections: false,
+        incomplete: false,
     };
     gateway(&mut policy.gateway);
     policy
@@ -204,6 +206,7 @@ fn the_recipients_address_alone_decides_first() {
         ("bob@example.org.", "550 5.7.1 unknown_domain"),
         ("bob@gone.example", "451 4.3.5 removed_domain"),
         ("bob@long-gone.example", "550 5.7.1 unknown_domain"),
+        ("bob@held.example", "451 4.3.5 policy_unavailable"),
         ("bob%elsewhere.example@example.org", "553 5.1.3 recipient_routed"),
         ("elsewhere.example!bob@example.org", "553 5.1.3 recipient_routed"),
         ("\"bob@elsewhere.example\"@example.org", "553 5.1.3 recipient_routed"),

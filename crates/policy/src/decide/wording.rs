@@ -33,6 +33,16 @@ pub(super) fn removed_domain() -> Refusal {
     )
 }
 
+/// A fault of ours, so no refusal.
+pub(super) fn policy_unavailable() -> Refusal {
+    defer(
+        Reason::PolicyUnavailable,
+        451,
+        (4, 3, 5),
+        "This server's settings for that domain can't be read at the moment, try later",
+    )
+}
+
 pub(super) fn no_postmaster() -> Refusal {
     defer(Reason::PolicyUnavailable, 451, (4, 3, 5), "No postmaster is set up on this server yet, try later")
 }
@@ -108,6 +118,7 @@ mod tests {
         let refusals = [
             unknown_domain(),
             removed_domain(),
+            policy_unavailable(),
             no_postmaster(),
             routed_recipient(),
             message_too_large(),

@@ -52,11 +52,51 @@ fn the_most_specific_domain_wins() {
 #[test]
 fn a_removed_domain_is_remembered_until_its_time() {
     let pattern = |text| DomainPattern::parse(text).unwrap();
-    let table = DomainTable::new([], [(pattern("old.example"), 100), (pattern("*.gone.example"), 200)]);
+    let table = DomainTable::new([], [], [(pattern("old.example"), 100), (pattern("*.gone.example"), 200)]);
     assert!(matches!(table.find("OLD.example", 99), DomainMatch::Removed { until: 100 }));
     assert!(matches!(table.find("old.example", 100), DomainMatch::Unknown));
     assert!(matches!(table.find("a.gone.example", 199), DomainMatch::Removed { until: 200 }));
     assert!(matches!(table.find("gone.example", 0), DomainMatch::Unknown));
+}
+
+#[test]
+fn a_wildcard_takes_no_mail_of_a_domain_below_it_that_is_held_or_has_just_left() {
+    let policy = mk_policy(&format!(
+        "---\n{}---\n{}",
+        crate::compile::tests::mk_domain("a", &["*.example.org"], ""),
+        crate::compile::tests::mk_domain("b", &["x.held.example.org"], "")
+    ));
+    let known = |name: &str| match policy.domains.find(name, 0) {
+        DomainMatch::Known { domain, .. } => domain.clone(),
+        other => panic!("{other:?}"),
+    };
+    let pattern = |text| DomainPattern::parse(text).unwrap();
+    let table = DomainTable::new(
+        [
+            (pattern("*.example.org"), known("y.example.org")),
+            (pattern("x.held.example.org"), known("x.held.example.org")),
+        ],
+        [pattern("held.example.org"), pattern("*.held.example.org"), pattern("x.held.example.org")],
+        [(pattern("old.example.org"), 100), (pattern("*.old.example.org"), 100)],
+    );
+    let shown = |name: &str, now| match table.find(name, now) {
+        DomainMatch::Known { pattern, .. } => pattern.to_string(),
+        other => format!("{other:?}"),
+    };
+    for (name, now, wanted) in [
+        ("old.example.org", 99, "Removed { until: 100 }"),
+        ("a.b.old.example.org", 99, "Removed { until: 100 }"),
+        ("old.example.org", 100, "*.example.org"),
+        ("a.b.old.example.org", 100, "*.example.org"),
+        ("held.example.org", 0, "Held"),
+        ("y.held.example.org", 0, "Held"),
+        ("x.held.example.org", 0, "x.held.example.org"),
+        ("a.x.held.example.org", 0, "Held"),
+        ("new.example.org", 0, "*.example.org"),
+    ] {
+        assert_eq!(shown(name, now), wanted, "{name} {now}");
+    }
+    assert_eq!((table.len(), table.iter().count()), (2, 2));
 }
 
 #[test]
@@ -106,7 +146,7 @@ proptest! {
     #[test]
     fn no_text_makes_a_look_up_panic(text in "\\PC{0,300}") {
         let _ = DomainPattern::parse(&text);
-        let table = DomainTable::new([], [(DomainPattern::parse("*.example.org").unwrap(), 1)]);
+        let table = DomainTable::new([], [], [(DomainPattern::parse("*.example.org").unwrap(), 1)]);
         let _ = table.find(&text, 0);
     }
 }

@@ -44,7 +44,7 @@ fn a_triplet_is_judged_by_its_age() {
         ("a second too early", Some(mk_waiting(NOW - 299)), Early, 1),
         ("ripe", Some(mk_waiting(NOW - 300)), Passed, 0),
         ("at the end of the window", Some(mk_waiting(NOW - 48 * HOUR)), Passed, 0),
-        ("after the window", Some(mk_waiting(NOW - 48 * HOUR - 1)), Expired, 300),
+        ("after the window", Some(mk_waiting(NOW - 48 * HOUR - 1)), Passed, 0),
         ("passed", Some(mk_passed(NOW - DAY, NOW - HOUR)), Passed, 0),
         ("passed long ago", Some(mk_passed(NOW - 37 * DAY, NOW - 36 * DAY + 1)), Passed, 0),
         ("passed too long ago", Some(mk_passed(NOW - 37 * DAY, NOW - 36 * DAY)), Expired, 300),
@@ -83,10 +83,37 @@ fn a_delay_of_days_is_half_a_day() {
 }
 
 #[test]
-fn the_null_senders_pass_stays_ripe_until_it_is_consumed() {
+fn a_short_retry_window_is_a_day_and_a_first_try_is_remembered_for_four() {
+    for (configured, window, kept) in
+        [(HOUR, DAY, 4 * DAY), (48 * HOUR, 2 * DAY, 4 * DAY), (7 * DAY, 7 * DAY, 7 * DAY)]
+    {
+        let retry_window = Duration::from_secs(configured.into());
+        let params = Params::new(&Greylisting { retry_window, ..mk_greylisting() }, false);
+        assert_eq!((params.window(), params.kept()), (window, kept));
+        let record = Record::waiting(NOW, &params);
+        assert!(!record.is_expired(NOW + kept) && record.is_expired(NOW + kept + 1));
+    }
+}
+
+#[test]
+fn the_null_senders_pass_is_lent_to_one_session_at_a_time() {
     let params = Params::new(&mk_greylisting(), true);
-    let step = judge(Some(mk_waiting(NOW - HOUR)), NOW, &params);
-    assert_eq!((step.judged.outcome, step.write), (Greylist::Passed, None));
+    let waiting = mk_waiting(NOW - HOUR);
+    let step = judge(Some(waiting), NOW, &params);
+    let lent = Record { passed: Some(NOW), ..waiting };
+    assert_eq!((step.judged.outcome, step.write), (Passed, Some(lent)));
+    use Greylist::{Early, Passed};
+    for (name, record, now, outcome, wait) in [
+        ("lent to another", lent, NOW + 1, Early, LEASE - 1),
+        ("nothing was heard of the other", lent, NOW + LEASE, Passed, 0),
+        ("given back", lent.given_back(), NOW + 1, Passed, 0),
+        ("old enough to pass whatever happens", lent, NOW + 12 * HOUR, Passed, 0),
+        ("the clock was set back", lent, NOW - 1, Passed, 0),
+        ("too early as well", Record { first_seen: NOW, ..lent }, NOW + 1, Early, LEASE - 1),
+    ] {
+        let judged = judge(Some(record), now, &params).judged;
+        assert_eq!((judged.outcome, judged.wait), (outcome, wait), "{name}");
+    }
 }
 
 #[test]
@@ -216,8 +243,10 @@ proptest! {
     fn whatever_the_settings_and_the_clock_nobody_is_deferred_for_ever(
         params in any_params(),
         start in proptest::option::of(any_record()),
-        interval in 60..4 * HOUR,
+        interval in 60..=72 * HOUR,
+        null_sender: bool,
     ) {
+        let params = Params { single_use: null_sender, ..params };
         let mut record = start;
         let mut now = NOW;
         let mut tries = 0;
@@ -228,6 +257,7 @@ proptest! {
             }
             record = step.write.or(record);
             now += interval;
+            record = record.filter(|record| !record.is_expired(now));
             tries += 1;
             prop_assert!(now - NOW <= LONGEST_DELAY + 2 * interval, "{} tries", tries);
         }
@@ -288,7 +318,7 @@ proptest! {
     fn a_record_is_kept_as_long_as_it_can_pass(params in any_params(), after in 0..120 * DAY) {
         let record = judge(None, NOW, &params).write.unwrap();
         let now = NOW + after;
-        prop_assert!(!(judge(Some(record), now, &params).judged.passes() && record.is_expired(now)));
+        prop_assert_eq!(record.is_expired(now), after > params.kept());
         let record = delivered(None, NOW, &params);
         prop_assert!(!(judge(Some(record), now, &params).judged.passes() && record.is_expired(now)));
     }

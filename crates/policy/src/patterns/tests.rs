@@ -60,6 +60,7 @@ fn a_bare_local_part_is_a_recipient_in_every_domain_but_no_sender() {
 #[test]
 fn what_is_no_pattern_is_refused_with_advice() {
     for (text, message) in [
+        ("*", "names no domain; write *@* for every address"),
         ("", "is empty; write an address such as user@example.org, or *@example.org for a whole domain"),
         (
             "partner.example",

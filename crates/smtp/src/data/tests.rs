@@ -94,7 +94,7 @@ fn only_crlf_dot_crlf_ends_a_message() {
 
 #[test]
 fn a_normalised_line_end_is_no_end_of_data() {
-    let rows: [(&str, Outcome); 9] = [
+    let rows: [(&str, Outcome); 12] = [
         ("a\n.\nb", open("a\r\n.\r\nb", &[])),
         ("a\n.\r\nb", open("a\r\n.\r\nb", &[])),
         ("a\r.\r\nb", open("a .\r\nb", &[])),
@@ -102,7 +102,10 @@ fn a_normalised_line_end_is_no_end_of_data() {
         ("a\r\n.\rb", open("a\r\n b", &[])),
         ("a\r\r\nb", open("a \r\nb", &[])),
         ("a\n..\r\nb", open("a\r\n..\r\nb", &[])),
-        ("a\0b", open("a\0b", &[Nul])),
+        ("a\0b", open("a b", &[])),
+        ("a\r\n\0.\r\n", open("a\r\n .\r\n", &[])),
+        ("a\r\n.\0\r\n", open("a\r\n \r\n", &[])),
+        ("a\r\0\nb", open("a  \r\nb", &[])),
         ("a\nb\n.\r\n.\r\n", ended("a\r\nb\r\n.\r\n", &[], 10)),
     ];
     for (input, wanted) in rows {
@@ -174,7 +177,9 @@ proptest! {
 
     #[test]
     fn a_message_without_fault_or_made_normal_has_line_ends_in_pairs(input in tricky()) {
-        let normal = read(BareNewline::Normalize, &input).message;
+        let normal = read(BareNewline::Normalize, &input);
+        prop_assert!(normal.faults.is_empty() && !normal.message.contains(&0));
+        let normal = normal.message;
         let strict = read(BareNewline::Reject, &input);
         let mut clean = vec![normal];
         if !strict.faults.iter().any(|fault| *fault != Nul) {

@@ -211,6 +211,7 @@ impl Session {
             eight_bit,
             accepted: 0,
             refused: 0,
+            label: None,
             no_recipients_told: false,
         }));
         self.counts.record(Verb::Mail, 2);

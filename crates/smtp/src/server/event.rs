@@ -64,6 +64,8 @@ pub struct Transaction {
     pub accepted: u32,
     /// RCPT commands refused so far, for whatever reason.
     pub refused: u32,
+    /// See [`crate::Session::label_transaction`].
+    pub(super) label: Option<Box<str>>,
     /// DATA was answered "no valid recipients" already.
     pub(super) no_recipients_told: bool,
 }

@@ -16,7 +16,7 @@ pub(super) struct Message {
     raw: u64,
     /// Octets of the message, as SIZE counts them (RFC 1870 section 5).
     size: u64,
-    spoiled: Option<Violation>,
+    pub(super) spoiled: Option<Violation>,
 }
 
 // === impl Message ===

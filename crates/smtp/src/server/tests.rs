@@ -109,6 +109,45 @@ fn the_idle_clock_of_data_starts_again_with_each_piece_and_the_message_has_an_en
 }
 
 #[test]
+fn the_time_that_the_upstream_took_is_not_the_client_s() {
+    let (mut session, now) = mk_message(Limits::default());
+    assert_eq!(feed(&mut session, now, "a"), Some(Event::Body));
+    let later = now + Duration::from_secs(170);
+    session.wait_for_message(later);
+    assert_eq!(session.deadline(), later + Duration::from_secs(180));
+}
+
+#[test]
+fn a_spoiled_message_is_waited_for_a_minute_only() {
+    let (mut session, now) = mk_message(Limits::default());
+    assert_eq!(feed(&mut session, now, "a\0"), Some(Event::MessageSpoiled(Violation::NulByte)));
+    assert_eq!(session.deadline(), now + Duration::from_secs(60));
+}
+
+#[test]
+fn a_421_inside_a_transaction_carries_its_label() {
+    let (mut session, now) = mk_session(Limits { errors: 1, ..Limits::default() });
+    feed(&mut session, now, "EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<b@c>\r\nRCPT TO:<b@c>\r\nRCPT TO:<b@c>\r\n");
+    session.label_transaction("id 7");
+    output(&mut session);
+    let refusal = Reply::new(550, (5, 1, 1), "no");
+    assert_eq!(session.answer_recipients(now, vec![refusal; 3]), 1);
+    assert_eq!(output(&mut session), "550 5.1.1 no\r\n421 4.7.0 too many errors (id 7)\r\n");
+
+    let (mut session, now) = mk_message(Limits::default());
+    session.label_transaction("id 8");
+    session.handle_timeout(now);
+    assert_eq!(output(&mut session), "421 4.4.2 timed out waiting for the client (id 8)\r\n");
+
+    let (mut session, now) = mk_session(Limits::default());
+    feed(&mut session, now, "EHLO a\r\nMAIL FROM:<>\r\n");
+    session.label_transaction("id 9");
+    output(&mut session);
+    feed(&mut session, now, "QUIT\r\n");
+    assert_eq!(output(&mut session), "221 2.0.0 bye\r\n");
+}
+
+#[test]
 fn the_clients_clock_does_not_run_while_an_answer_is_owed_to_it() {
     let (mut session, now) = mk_message(Limits::default());
     assert!(matches!(

@@ -8,8 +8,8 @@ use torwart_core::{
 };
 use torwart_policy::domains::DomainPattern;
 use torwart_policy::model::{
-    Domain, Enforcement, Gateway, GreylistMode, Greylisting, Range, RangeAction, RecipientLists, Scoring,
-    SenderLists,
+    Domain, DomainMatch, Enforcement, Gateway, GreylistMode, Greylisting, Range, RangeAction, RecipientLists,
+    Scoring, SenderLists,
 };
 use torwart_policy::{DomainTable, RangeTable};
 
@@ -76,9 +76,10 @@ fn mk_policy(revision: &str, route: u8, change: impl FnOnce(&mut Domain, &mut Ga
     Arc::new(Policy {
         revision: Revision(revision.into()),
         gateway,
-        domains: DomainTable::new(known, []),
+        domains: DomainTable::new(known, [], []),
         routes: HashMap::from([(route.digest, route)]),
         asks_connections: false,
+        incomplete: false,
     })
 }
 
@@ -351,6 +352,7 @@ async fn a_route_can_be_fetched_while_sessions_that_know_it_last() {
 #[derive(Debug)]
 struct BrokenStore {
     hangs: AtomicBool,
+    lost: AtomicBool,
 }
 
 impl BrokenStore {
@@ -379,6 +381,10 @@ impl Store for BrokenStore {
         self.answer()
     }
 
+    fn give_back(&self, _: Call) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.answer()
+    }
+
     fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<(), StoreError>> {
         self.answer()
     }
@@ -394,12 +400,20 @@ impl Store for BrokenStore {
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
         self.answer()
     }
+
+    fn take_fault(&self) -> Option<StoreError> {
+        self.lost.swap(false, Ordering::Relaxed).then_some(StoreError::FileGone)
+    }
+}
+
+fn mk_broken(hangs: bool) -> Arc<BrokenStore> {
+    Arc::new(BrokenStore { hangs: AtomicBool::new(hangs), lost: AtomicBool::new(false) })
 }
 
 #[tokio::test]
 async fn a_dead_store_passes_mail_or_defers_it_and_holds_nobody_up() {
     for hangs in [false, true] {
-        let store = Arc::new(BrokenStore { hangs: AtomicBool::new(hangs) });
+        let store = mk_broken(hangs);
         let setup = mk_engine_over(|_| store).await;
         setup.engine.set_policy(mk_policy("r1", 1, |_, _| {}));
         let verdict = &setup.ask_all(CLIENT, ANNA, &[BOB]).await[0];
@@ -414,6 +428,91 @@ async fn a_dead_store_passes_mail_or_defers_it_and_holds_nobody_up() {
         let series = format!("torwart_store_failures_total{{kind=\"{kind}\"}}");
         assert_eq!(setup.metric(&series).as_deref(), Some("3"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_store_costs_a_question_its_time_limit_once_however_many_domains_it_names() {
+    let setup = mk_engine_over(|_| mk_broken(true)).await;
+    let policy = mk_policy("r1", 1, |_, _| {});
+    let domain = match policy.domains.find("example.org", START) {
+        DomainMatch::Known { domain, .. } => Arc::clone(domain),
+        other => panic!("{other:?}"),
+    };
+    let names: Vec<String> = (0..60).map(|n| format!("d{n}.example")).collect();
+    let known = names.iter().map(|name| (DomainPattern::parse(name).unwrap(), Arc::clone(&domain)));
+    let mut policy = Arc::into_inner(policy).unwrap();
+    policy.domains = DomainTable::new(known, [], []);
+    setup.engine.set_policy(Arc::new(policy));
+    let recipients: Vec<String> = names.iter().map(|name| format!("u@{name}")).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let asked = Instant::now();
+    let verdicts = setup.ask_all(CLIENT, ANNA, &recipients).await;
+    assert!(asked.elapsed() <= 2 * DEFAULT_STORE_TIMEOUT, "{:?}", asked.elapsed());
+    assert_eq!(verdicts.len(), 60);
+    assert!(verdicts.iter().all(|verdict| verdict.greylist == Some(Greylist::StoreFailure)));
+    assert_eq!(setup.metric("torwart_store_failures_total{kind=\"timeout\"}").as_deref(), Some("60"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_asks_too_much_at_once_waits_and_is_not_let_past() {
+    let setup = mk_engine_over(|_| mk_broken(true)).await;
+    setup.engine.set_policy(mk_policy("r1", 1, |_, _| {}));
+    let recipients: Vec<String> = (0..100).map(|n| format!("u{n}@example.org")).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let burst = async |client| setup.ask_all(client, ANNA, &recipients).await[0].action;
+    let burst = |client| burst(client);
+    let (one, two, third, stranger) =
+        tokio::join!(burst(CLIENT), burst(NEIGHBOUR), burst(CLIENT), burst(STRANGER));
+    // Two of one network are in the store's hands and let pass when it fails; the third has waited for them.
+    assert_eq!([one, two, third, stranger], [Action::Accept, Action::Accept, Action::Defer, Action::Accept]);
+    assert_eq!(setup.metric("torwart_store_failures_total{kind=\"busy\"}").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_store_that_answers_is_counted_once() {
+    let store = mk_broken(false);
+    let setup = mk_engine_over(|_| Arc::clone(&store) as Arc<dyn Store>).await;
+    setup.engine.set_policy(mk_policy("r1", 1, |_, _| {}));
+    store.lost.store(true, Ordering::Relaxed);
+    setup.ask(CLIENT, ANNA, BOB).await;
+    setup.ask(CLIENT, ANNA, BOB).await;
+    assert_eq!(setup.metric("torwart_store_failures_total{kind=\"file_gone\"}").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn calls_are_counted_while_they_are_answered() {
+    let setup = mk_engine_over(|_| mk_broken(true)).await;
+    setup.engine.set_policy(mk_policy("r1", 1, |_, _| {}));
+    let in_flight = || setup.metric("torwart_verdict_calls_in_flight");
+    assert_eq!(in_flight().as_deref(), Some("0"));
+    {
+        let mut question = Box::pin(setup.ask(CLIENT, ANNA, BOB));
+        let started = tokio::time::timeout(Duration::ZERO, &mut question).await;
+        assert!(started.is_err());
+        assert_eq!(in_flight().as_deref(), Some("1"));
+    }
+    assert_eq!(in_flight().as_deref(), Some("0"), "given up");
+}
+
+#[tokio::test]
+async fn of_many_sessions_with_one_bounce_one_passes_and_another_if_that_one_fails() {
+    let setup = mk_engine(mk_policy("r1", 1, |_, _| {})).await;
+    setup.ask(CLIENT, "", BOB).await;
+    setup.clock.advance(300);
+    let passing = async || {
+        let mut passing = 0;
+        for _ in 0..20 {
+            passing += u32::from(setup.ask_all(CLIENT, "", &[BOB]).await[0].refuse_data.is_none());
+        }
+        passing
+    };
+    assert_eq!(passing().await, 1);
+    for result in [DeliveryResult::Deferred, DeliveryResult::Rejected] {
+        setup.deliver(CLIENT, "", BOB, result, 0.0).await;
+        assert_eq!(passing().await, 1, "{result:?}");
+    }
+    setup.deliver(CLIENT, "", BOB, DeliveryResult::Delivered, 0.0).await;
+    assert_eq!(passing().await, 0);
 }
 
 #[tokio::test]

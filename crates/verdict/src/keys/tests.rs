@@ -46,6 +46,18 @@ fn each_field_and_the_key_itself_make_another_triplet() {
 }
 
 #[test]
+fn the_end_of_a_triplet_is_its_clients_and_nobody_elses() {
+    let identities = [mk_network("192.0.2.0/24"), mk_network("198.51.100.0/24")];
+    let tag = |key: &Key| key.0[14..].to_vec();
+    let set = mk_set(KEY, "example.org", &identities, "a@b.example", &["c@example.org", "d@example.org"]);
+    let other = mk_set(KEY, "example.com", &identities, "z@z.example", &["e@example.com"]);
+    assert_eq!(tag(&set.triplets[0]), tag(&set.triplets[2]));
+    assert_eq!(tag(&set.triplets[0]), tag(&other.triplets[0]));
+    assert_eq!(tag(&set.triplets[1]), tag(&other.triplets[1]));
+    assert_ne!(tag(&set.triplets[0]), tag(&set.triplets[1]));
+}
+
+#[test]
 fn case_does_not_matter_and_a_key_is_the_same_in_every_process() {
     let identity = [mk_network("192.0.2.0/24")];
     let lower = mk_set(KEY, "example.org", &identity, "a@b.example", &["c@example.org"]);
@@ -53,7 +65,7 @@ fn case_does_not_matter_and_a_key_is_the_same_in_every_process() {
     assert_eq!(lower.triplets, upper.triplets);
     // What is in stores must be found again: a change here is a change of format.
     let hex: String = lower.triplets[0].0.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, "cf84215f8a5e3b1b1b0f16e86cbb555e");
+    assert_eq!(hex, "cf84215f8a5e3b1b1b0f16e86cbb9736");
 }
 
 #[test]

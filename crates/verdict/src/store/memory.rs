@@ -1,7 +1,8 @@
 //! State in this process's memory: fast, bounded, gone after a restart.
 //!
-//! A call locks one shard, that of its slot, for a few look-ups. Each shard forgets what has expired as it goes,
-//! a few records per call, so there is never a sweep over everything.
+//! A call locks the shards of its records, in order, for a few look-ups. Records are spread over the shards by
+//! their own keys, so no sender or mail domain can fill one by itself. Each shard forgets what has expired as it
+//! goes, a few records per call, so there is never a sweep over everything.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -13,14 +14,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use torwart_core::BoxFuture;
 use torwart_policy::greylist::{Counter, Judged, Record, Time};
 
+use super::overflow::Overflow;
 use super::steps::{self, Table};
 use super::{Call, Key, Revocation, Stats, Store, StoreError};
 use crate::clock::Clock;
 
 /// A million triplets: about 85 MiB when full. At the limit those that expire first go first: triplets that
-/// were never retried before those that have passed.
+/// were never retried before those that have passed. Their times go to the overflow.
 pub const DEFAULT_MAX_RECORDS: usize = 1 << 20;
 
+/// As many as a set in 64 bits can name.
 const SHARDS: usize = 64;
 /// Counters come by delivered mail only, so they are far fewer. Each takes up to 200 bytes.
 const RECORDS_PER_COUNTER: usize = 8;
@@ -37,6 +40,7 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     records: Vec<Mutex<Shelf<Packed>>>,
     counters: Vec<Mutex<Shelf<Counter>>>,
+    overflow: Overflow,
     secret: Mutex<Option<[u8; 32]>>,
 }
 
@@ -67,7 +71,9 @@ struct KeyHasher(u64);
 
 struct View<'a> {
     store: &'a MemoryStore,
-    records: MutexGuard<'a, Shelf<Packed>>,
+    /// Those of the shards in `locked`, in order.
+    records: Vec<MutexGuard<'a, Shelf<Packed>>>,
+    locked: u64,
     now: Time,
 }
 
@@ -82,31 +88,33 @@ impl MemoryStore {
             clock,
             records: (0..SHARDS).map(|_| Mutex::new(Shelf::new(per_shard))).collect(),
             counters: (0..SHARDS).map(|_| Mutex::new(Shelf::new(counters))).collect(),
+            overflow: Overflow::new(),
             secret: Mutex::new(None),
         }
     }
 
-    fn view(&self, slot: &Key) -> Option<View<'_>> {
-        let records = lock(self.records.get(shard(slot))?);
-        Some(View { store: self, records, now: self.clock.record_time() })
+    /// Always locks in the order of shards, so no two calls wait for each other.
+    fn view<'k>(&self, keys: impl Iterator<Item = &'k Key>) -> View<'_> {
+        let locked = keys.fold(0, |set, key| set | 1 << shard(key));
+        let shards = self.records.iter().enumerate().filter(|(shard, _)| locked & (1 << shard) != 0);
+        let records = shards.map(|(_, records)| lock(records)).collect();
+        View { store: self, records, locked, now: self.clock.record_time() }
     }
 
-    fn step<T>(
+    fn step<'k, T>(
         &self,
-        slot: &Key,
-        step: impl FnOnce(&mut View<'_>) -> Result<T, Infallible>,
+        keys: impl Iterator<Item = &'k Key>,
+        step: impl FnOnce(&mut View<'_>, Time) -> Result<T, Infallible>,
     ) -> BoxFuture<'_, Result<T, StoreError>>
     where
         T: Send + 'static,
     {
-        let result = match self.view(slot) {
-            None => Err(StoreError::Closed),
-            Some(mut view) => {
-                let now = view.now;
-                view.records.sweep(now, SWEEP_PER_CALL);
-                step(&mut view).map_err(|never| match never {})
-            }
-        };
+        let mut view = self.view(keys);
+        let now = view.now;
+        for records in &mut view.records {
+            records.sweep(now, SWEEP_PER_CALL);
+        }
+        let result = step(&mut view, now).map_err(|never| match never {});
         Box::pin(std::future::ready(result))
     }
 
@@ -125,21 +133,19 @@ impl Store for MemoryStore {
     }
 
     fn check(&self, call: Call) -> BoxFuture<'_, Result<Vec<Judged>, StoreError>> {
-        self.step(&call.current.slot, |view| {
-            let now = view.now;
-            steps::check(view, &call, now)
-        })
+        self.step(call.record_keys(), |view, now| steps::check(view, &call, now))
     }
 
     fn deliver(&self, call: Call, trust: bool) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.step(&call.current.slot, |view| {
-            let now = view.now;
-            steps::deliver(view, &call, trust, now)
-        })
+        self.step(call.record_keys(), |view, now| steps::deliver(view, &call, trust, now))
+    }
+
+    fn give_back(&self, call: Call) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.step(call.record_keys(), |view, _| steps::give_back(view, &call))
     }
 
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.step(&revocation.slot, |view| steps::revoke(view, &revocation))
+        self.step(revocation.known.iter(), |view, _| steps::revoke(view, &revocation))
     }
 
     fn secret(&self, fresh: [u8; 32]) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
@@ -173,26 +179,43 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn shard(key: &Key) -> usize {
-    usize::from(key.0[15]) % SHARDS
+    usize::from(key.0[13]) % SHARDS
 }
 
 // === impl View ===
+
+impl View<'_> {
+    /// The shelf of a key whose shard is locked.
+    fn shelf(&mut self, key: &Key) -> Option<&mut Shelf<Packed>> {
+        let shard = 1_u64 << shard(key);
+        let before = (self.locked & (shard - 1)).count_ones() as usize;
+        if self.locked & shard == 0 { None } else { self.records.get_mut(before).map(|shelf| &mut **shelf) }
+    }
+}
 
 impl Table for View<'_> {
     type Error = Infallible;
 
     fn record(&mut self, key: &Key) -> Result<Option<Record>, Infallible> {
-        let record = self.records.entries.get(key).map(|packed| packed.unpack());
-        Ok(record.filter(|record| !record.is_expired(self.now)))
+        let now = self.now;
+        let record = self.shelf(key).and_then(|shelf| shelf.entries.get(key)).map(|packed| packed.unpack());
+        Ok(record.filter(|record| !record.is_expired(now)))
     }
 
     fn put_record(&mut self, key: &Key, record: Record) -> Result<(), Infallible> {
-        self.records.put(*key, Packed::pack(record));
+        let dropped = self.shelf(key).and_then(|shelf| shelf.put(*key, Packed::pack(record)));
+        if let Some((key, record)) = dropped
+            && record.passed == 0
+        {
+            self.store.overflow.note(key.tag(), &key, record.first_seen, self.now);
+        }
         Ok(())
     }
 
     fn remove_record(&mut self, key: &Key) -> Result<(), Infallible> {
-        self.records.entries.remove(key);
+        if let Some(shelf) = self.shelf(key) {
+            shelf.entries.remove(key);
+        }
         Ok(())
     }
 
@@ -216,6 +239,10 @@ impl Table for View<'_> {
         }
         Ok(())
     }
+
+    fn overflow(&self) -> &Overflow {
+        &self.store.overflow
+    }
 }
 
 // === impl Shelf ===
@@ -225,19 +252,19 @@ impl<V: Expiring> Shelf<V> {
         Self { entries: HashMap::default(), due: BinaryHeap::new(), capacity: capacity.max(1) }
     }
 
-    fn put(&mut self, key: Key, value: V) {
+    /// Says what was dropped to make room.
+    fn put(&mut self, key: Key, value: V) -> Option<(Key, V)> {
         let expires = value.expires();
         let before = self.entries.insert(key, value).map(|before| before.expires());
         // A prolonged entry is filed anew when its old time comes.
         if before.is_none_or(|before| expires < before) {
             self.due.push(Reverse((expires, key)));
         }
-        if self.entries.len() > self.capacity {
-            self.evict(key);
-        }
+        let dropped = if self.entries.len() > self.capacity { self.evict(key) } else { None };
         if self.due.len() > 2 * self.capacity + SLACK {
             self.due = self.entries.iter().map(|(key, value)| Reverse((value.expires(), *key))).collect();
         }
+        dropped
     }
 
     /// Forgets up to `limit` entries that have expired; says how many it did.
@@ -263,8 +290,9 @@ impl<V: Expiring> Shelf<V> {
     }
 
     /// Drops the entry that expires first, but not `new`.
-    fn evict(&mut self, new: Key) {
+    fn evict(&mut self, new: Key) -> Option<(Key, V)> {
         let mut kept = None;
+        let mut dropped = None;
         for attempt in 0..=EVICTION_TRIES + 1 {
             let Some(Reverse((time, key))) = self.due.pop() else { break };
             if key == new {
@@ -277,12 +305,13 @@ impl<V: Expiring> Shelf<V> {
                     self.due.push(Reverse((expires, key)));
                 }
                 Some(_) => {
-                    self.entries.remove(&key);
+                    dropped = self.entries.remove(&key).map(|value| (key, value));
                     break;
                 }
             }
         }
         self.due.extend(kept);
+        dropped
     }
 }
 

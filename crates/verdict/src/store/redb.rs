@@ -14,9 +14,11 @@ mod file;
 mod tests;
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,7 +28,8 @@ use torwart_core::BoxFuture;
 use torwart_policy::greylist::Judged;
 
 use self::file::{Tables, open_file};
-use super::steps::{self};
+use super::overflow::Overflow;
+use super::steps;
 use super::{Call, Revocation, Stats, Store, StoreError};
 use crate::clock::Clock;
 
@@ -36,6 +39,18 @@ pub struct RedbStore {
     /// None while closing.
     queue: Option<SyncSender<Operation>>,
     writer: Option<JoinHandle<()>>,
+    /// Disconnected when the writer has ended.
+    writer_ended: Mutex<Receiver<()>>,
+    shared: Arc<Shared>,
+}
+
+/// What the writer and its callers tell each other.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Records that the operations in the queue read or write.
+    queued_records: AtomicUsize,
+    /// The file was lost, and nobody was told yet.
+    file_gone: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +62,11 @@ pub struct RedbOptions {
     pub cache_size: usize,
 }
 
-/// What waits for the writer beyond one batch. A full queue is an error, not a wait: greylisting has a time limit
-/// far below what such a queue would take on a disk that is that slow.
+/// What waits for the writer beyond one batch, in operations and in records. A full queue is an error, not a wait:
+/// greylisting has a time limit far below what such a queue would take on a disk that is that slow.
 const QUEUE: usize = 4096;
-/// One fsync covers at most so many operations,
+const QUEUED_RECORDS: usize = 16_384;
+/// One fsync covers at most so many records (one operation may be more): some 10 ms of work,
 const BATCH: usize = 1000;
 /// or what comes in so long.
 const BATCH_TIME: Duration = Duration::from_millis(5);
@@ -58,12 +74,17 @@ const BATCH_TIME: Duration = Duration::from_millis(5);
 const SWEEP_PER_OPERATION: usize = 3;
 const SWEEP_WHEN_IDLE: usize = 1000;
 const IDLE: Duration = Duration::from_secs(30);
+/// How often it is looked whether the file is still there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a store that is dropped waits for the batch in hand. A disk that hangs must not keep the process.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// After a failed batch the file is closed and opened again, at most this often.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 enum Operation {
     Check(Call, Answer<Vec<Judged>>),
     Deliver(Call, bool, Answer<()>),
+    GiveBack(Call, Answer<()>),
     Revoke(Revocation, Answer<()>),
     Secret([u8; 32], Answer<[u8; 32]>),
     Sweep(Answer<usize>),
@@ -79,9 +100,14 @@ struct Writer {
     path: PathBuf,
     options: RedbOptions,
     clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
+    overflow: Overflow,
     /// None after a failure.
     database: Option<Database>,
     opened: Instant,
+    /// Device and inode of the file in use; none when that is unknown, or its loss was told.
+    file: Option<(u64, u64)>,
+    looked: Instant,
 }
 
 // === impl RedbStore ===
@@ -94,18 +120,23 @@ impl RedbStore {
     pub fn open(path: &Path, clock: Arc<dyn Clock>, options: RedbOptions) -> Result<Self, StoreError> {
         let database = open_file(path, options.cache_size)?;
         let (queue, operations) = sync_channel(QUEUE);
-        let writer = Writer {
-            path: path.to_owned(),
-            options,
-            clock,
-            database: Some(database),
-            opened: Instant::now(),
-        };
+        let (ending, writer_ended) = sync_channel(0);
+        let shared = Arc::<Shared>::default();
+        let writer = Writer::new(path, options, clock, Arc::clone(&shared), Some(database));
         let thread = std::thread::Builder::new()
             .name("greylist-writer".into())
-            .spawn(move || writer.run(&operations))
+            .spawn(move || {
+                let _dropped_at_the_end: SyncSender<()> = ending;
+                writer.run(&operations);
+            })
             .map_err(|error| StoreError::Unusable(format!("no thread for the store: {error}").into()))?;
-        Ok(Self { path: path.to_owned(), queue: Some(queue), writer: Some(thread) })
+        Ok(Self {
+            path: path.to_owned(),
+            queue: Some(queue),
+            writer: Some(thread),
+            writer_ended: Mutex::new(writer_ended),
+            shared,
+        })
     }
 
     fn ask<T: Send + 'static>(
@@ -113,17 +144,29 @@ impl RedbStore {
         operation: impl FnOnce(Answer<T>) -> Operation,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
         let (answer, result) = oneshot::channel();
-        let sent = match &self.queue {
-            None => Err(StoreError::Closed),
-            Some(queue) => queue.try_send(operation(answer)).map_err(|error| match error {
-                TrySendError::Full(_) => StoreError::Busy,
-                TrySendError::Disconnected(_) => StoreError::Closed,
-            }),
-        };
+        let sent = self.send(operation(answer));
         Box::pin(async move {
             sent?;
             result.await.unwrap_or(Err(StoreError::Closed))
         })
+    }
+
+    fn send(&self, operation: Operation) -> Result<(), StoreError> {
+        let queue = self.queue.as_ref().ok_or(StoreError::Closed)?;
+        let weight = operation.weight();
+        let waiting = self.shared.queued_records.fetch_add(weight, Ordering::Relaxed);
+        let sent = if waiting > QUEUED_RECORDS {
+            Err(StoreError::Busy)
+        } else {
+            queue.try_send(operation).map_err(|error| match error {
+                TrySendError::Full(_) => StoreError::Busy,
+                TrySendError::Disconnected(_) => StoreError::Closed,
+            })
+        };
+        if sent.is_err() {
+            self.shared.queued_records.fetch_sub(weight, Ordering::Relaxed);
+        }
+        sent
     }
 }
 
@@ -144,6 +187,10 @@ impl Store for RedbStore {
         self.ask(|answer| Operation::Deliver(call, trust, answer))
     }
 
+    fn give_back(&self, call: Call) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.ask(|answer| Operation::GiveBack(call, answer))
+    }
+
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<(), StoreError>> {
         self.ask(|answer| Operation::Revoke(revocation, answer))
     }
@@ -159,12 +206,26 @@ impl Store for RedbStore {
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
         self.ask(Operation::Stats)
     }
+
+    fn take_fault(&self) -> Option<StoreError> {
+        let is_gone = self.shared.file_gone.load(Ordering::Relaxed)
+            && self.shared.file_gone.swap(false, Ordering::Relaxed);
+        is_gone.then_some(StoreError::FileGone)
+    }
 }
 
-/// Waits for the batch in hand, so that the file is free afterwards.
+/// Waits for the batch in hand, so that the file is free afterwards; but no longer than [`CLOSE_LIMIT`].
 impl Drop for RedbStore {
     fn drop(&mut self) {
         self.queue = None;
+        let ended = self.writer_ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(CLOSE_LIMIT) {
+            tracing::error!(
+                path = %self.path.display(),
+                "the disk does not answer: the greylist store is left without its last records"
+            );
+            return;
+        }
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
         {
@@ -188,16 +249,58 @@ impl Default for RedbOptions {
 // === impl Writer ===
 
 impl Writer {
+    fn new(
+        path: &Path,
+        options: RedbOptions,
+        clock: Arc<dyn Clock>,
+        shared: Arc<Shared>,
+        database: Option<Database>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            path: path.to_owned(),
+            options,
+            clock,
+            shared,
+            overflow: Overflow::new(),
+            file: database.as_ref().and_then(|_| identity_of(path)),
+            database,
+            opened: now,
+            looked: now,
+        }
+    }
+
     fn run(mut self, operations: &Receiver<Operation>) {
         loop {
             match operations.recv_timeout(IDLE) {
                 Ok(first) => {
                     let batch = gather(first, operations);
+                    let records = batch.iter().map(Operation::weight).sum();
+                    self.shared.queued_records.fetch_sub(records, Ordering::Relaxed);
                     self.write(batch);
                 }
                 Err(RecvTimeoutError::Timeout) => self.write(Vec::new()),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            if self.looked.elapsed() >= LOOK_INTERVAL {
+                self.look();
+            }
+        }
+    }
+
+    /// A file that was deleted or replaced can be written to as before, but its name leads elsewhere: the next
+    /// process starts from nothing. Said once.
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        let Some(file) = self.file else { return };
+        if identity_of(&self.path) != Some(file) {
+            self.file = None;
+            self.shared.file_gone.store(true, Ordering::Relaxed);
+            tracing::error!(
+                path = %self.path.display(),
+                "the greylist store's file was deleted or replaced: what is remembered from now on ends with \
+                 this process; restart it"
+            );
         }
     }
 
@@ -209,7 +312,7 @@ impl Writer {
             Err(error) => return batch.into_iter().for_each(|operation| operation.fail(&error)),
         };
         let mut replies = Vec::with_capacity(batch.len());
-        let result = transact(&database, batch, &mut replies, &*self.clock, self.options.max_records);
+        let result = self.transact(&database, batch, &mut replies);
         match &result {
             Ok(()) => self.database = Some(database),
             Err(error) => {
@@ -230,53 +333,69 @@ impl Writer {
             return Err(StoreError::Io("waiting to open the file again".into()));
         }
         self.opened = Instant::now();
-        open_file(&self.path, self.options.cache_size)
+        let database = open_file(&self.path, self.options.cache_size)?;
+        self.file = identity_of(&self.path);
+        Ok(database)
     }
+
+    fn transact(
+        &self,
+        database: &Database,
+        batch: Vec<Operation>,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), StoreError> {
+        let transaction = match begin(database) {
+            Ok(transaction) => transaction,
+            Err(error) => {
+                replies.extend(batch.into_iter().map(Operation::into_failure));
+                return Err(error);
+            }
+        };
+        let changed = {
+            let mut operations = batch.into_iter();
+            let outcome = (|| {
+                let mut tables = Tables::open(
+                    &transaction,
+                    &self.overflow,
+                    self.clock.record_time(),
+                    self.options.max_records,
+                )?;
+                let sweep = if operations.len() == 0 {
+                    SWEEP_WHEN_IDLE
+                } else {
+                    operations.len() * SWEEP_PER_OPERATION
+                };
+                tables.sweep(sweep)?;
+                for operation in operations.by_ref() {
+                    operation.carry_out(&mut tables, replies)?;
+                }
+                Ok::<_, StoreError>(tables.changed)
+            })();
+            replies.extend(operations.map(Operation::into_failure));
+            outcome?
+        };
+        if !changed {
+            return transaction.abort().map_err(|error| StoreError::Io(error.to_string().into()));
+        }
+        transaction.commit().map_err(|error| StoreError::Io(error.to_string().into()))
+    }
+}
+
+/// Device and inode.
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 fn gather(first: Operation, operations: &Receiver<Operation>) -> Vec<Operation> {
     let started = Instant::now();
+    let mut records = first.weight();
     let mut batch = vec![first];
-    while batch.len() < BATCH && started.elapsed() < BATCH_TIME {
+    while records < BATCH && started.elapsed() < BATCH_TIME {
         let Ok(operation) = operations.try_recv() else { break };
+        records += operation.weight();
         batch.push(operation);
     }
     batch
-}
-
-fn transact(
-    database: &Database,
-    batch: Vec<Operation>,
-    replies: &mut Vec<Reply>,
-    clock: &dyn Clock,
-    max_records: u64,
-) -> Result<(), StoreError> {
-    let transaction = match begin(database) {
-        Ok(transaction) => transaction,
-        Err(error) => {
-            replies.extend(batch.into_iter().map(Operation::into_failure));
-            return Err(error);
-        }
-    };
-    let changed = {
-        let mut operations = batch.into_iter();
-        let outcome = (|| {
-            let mut tables = Tables::open(&transaction, clock.record_time(), max_records)?;
-            let sweep =
-                if operations.len() == 0 { SWEEP_WHEN_IDLE } else { operations.len() * SWEEP_PER_OPERATION };
-            tables.sweep(sweep)?;
-            for operation in operations.by_ref() {
-                operation.carry_out(&mut tables, replies)?;
-            }
-            Ok::<_, StoreError>(tables.changed)
-        })();
-        replies.extend(operations.map(Operation::into_failure));
-        outcome?
-    };
-    if !changed {
-        return transaction.abort().map_err(|error| StoreError::Io(error.to_string().into()));
-    }
-    transaction.commit().map_err(|error| StoreError::Io(error.to_string().into()))
 }
 
 fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
@@ -298,10 +417,20 @@ impl Operation {
             Self::Deliver(call, trust, answer) => {
                 later(answer, steps::deliver(tables, &call, trust, now), replies)
             }
+            Self::GiveBack(call, answer) => later(answer, steps::give_back(tables, &call), replies),
             Self::Revoke(revocation, answer) => later(answer, steps::revoke(tables, &revocation), replies),
             Self::Secret(fresh, answer) => later(answer, tables.secret(fresh), replies),
             Self::Sweep(answer) => later(answer, tables.sweep(SWEEP_WHEN_IDLE), replies),
             Self::Stats(answer) => later(answer, tables.stats(), replies),
+        }
+    }
+
+    /// How many records it reads and may write.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Check(call, _) | Self::Deliver(call, ..) | Self::GiveBack(call, _) => call.weight(),
+            Self::Revoke(revocation, _) => revocation.known.len(),
+            Self::Secret(..) | Self::Sweep(_) | Self::Stats(_) => 0,
         }
     }
 
@@ -312,7 +441,9 @@ impl Operation {
     fn into_failure(self) -> Reply {
         match self {
             Self::Check(_, answer) => failure(answer),
-            Self::Deliver(_, _, answer) | Self::Revoke(_, answer) => failure(answer),
+            Self::Deliver(_, _, answer) | Self::GiveBack(_, answer) | Self::Revoke(_, answer) => {
+                failure(answer)
+            }
             Self::Secret(_, answer) => failure(answer),
             Self::Sweep(answer) => failure(answer),
             Self::Stats(answer) => failure(answer),

@@ -42,7 +42,7 @@ proptest! {
             places.push(body.len());
             let mut from = 0;
             for to in places {
-                relay.body(&body[from..to]).await.unwrap();
+                relay.body(&body[from..to], None).await.unwrap();
                 from = to;
             }
             let ended = relay.finish(deadline).await;
@@ -96,7 +96,7 @@ async fn an_early_answer_before_the_dot_of_a_small_message_keeps_the_dot_back() 
     let deadline = Instant::now() + Duration::from_secs(20);
     // "354" and "552" come at once; the second is not lost.
     relay.data(deadline).await.unwrap();
-    relay.body(BODY).await.unwrap();
+    relay.body(BODY, None).await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
     let Final::Refused(refusal) = relay.finish(deadline).await else { panic!("the message was taken") };
     assert_eq!((refusal.reply.code, refusal.reply.enhanced), (552, (5, 3, 4)));
@@ -113,6 +113,19 @@ async fn an_upstream_that_stops_reading_is_given_up() {
     let outcome = world.deliver_to(&route, &[RECIPIENT], &body).await;
     assert_eq!(outcome.heard(), ("body", 451, (4, 4, 2), Reason::UpstreamUnreachable));
     assert_eq!(world.failures(), [(FailureKind::Timeout, 1)]);
+}
+
+#[tokio::test]
+async fn the_time_after_the_dot_holds_for_what_is_still_to_be_written() {
+    let script = Script { early: Some((10_000, Say::Text(""))), ..Script::default() };
+    let (_server, route) = mk_server(vec![script]).await;
+    let world = World::new();
+    let (mut relay, _) = world.begin(&route).await.unwrap();
+    relay.data(Instant::now() + Duration::from_secs(20)).await.unwrap();
+    let body = "a line of a large message\r\n".repeat(1_000_000).into_bytes();
+    let writing = relay.body(&body, Some(Instant::now() + Duration::from_millis(100)));
+    let refusal = tokio::time::timeout(Duration::from_secs(20), writing).await.unwrap().unwrap_err();
+    assert_eq!((refusal.reply.code, refusal.reply.enhanced), (451, (4, 4, 2)));
 }
 
 #[tokio::test]

@@ -130,7 +130,7 @@ async fn required_never_falls_back() {
         let route =
             mk_route(vec![mk_upstream(server.address)], required(Some(ca.clone()), Some("mx.example")));
         let outcome = World::new().deliver(&route).await;
-        assert_eq!(outcome.heard().1, 451);
+        assert_eq!(outcome.heard(), ("begin", 451, (4, 7, 5), Reason::UpstreamTls));
         let seen = server.seen();
         assert_eq!(seen.connections, 1);
         assert!(!seen.commands.iter().any(|command| command.starts_with("MAIL")));

@@ -134,6 +134,18 @@ fn rows() -> Vec<Row> {
         ("DATA 550", mk(|s| s.data = text("550 5.7.1 no\r\n")), configuration("data"), Some(Refused)),
         ("DATA 451", mk(|s| s.data = text("451 4.7.1 later\r\n")), configuration("data"), Some(Refused)),
         ("DATA 250", mk(|s| s.data = text("250 ok\r\n")), nonsense("data"), Some(Protocol)),
+        (
+            "DATA 354 and 250 at once",
+            mk(|s| s.data = text("354 go on\r\n250 2.0.0 queued\r\n")),
+            nonsense("dot"),
+            Some(Protocol),
+        ),
+        (
+            "DATA 354 and 552 at once",
+            mk(|s| s.data = text("354 go on\r\n552 5.3.4 large\r\n")),
+            ("dot", 552, (5, 3, 4), Rejected),
+            None,
+        ),
         ("DATA 421", mk(|s| s.data = text("421 bye\r\n")), ("data", 451, (4, 3, 2), Deferred), Some(Refused)),
         ("DATA closed", mk(|s| s.data = Say::Close), broken("data"), Some(Closed)),
         ("DATA silence", mk(|s| s.data = Say::Silence), broken("data"), Some(Timeout)),
@@ -222,7 +234,7 @@ async fn a_refused_recipient_leaves_the_others_their_own_answers() {
     let more = relay.recipients(&["unknown2@example.org", "user2@example.org"], deadline).await.unwrap();
     assert_eq!(more.iter().map(|reply| reply.accepted).collect::<Vec<_>>(), [false, true]);
     relay.data(deadline).await.unwrap();
-    relay.body(BODY).await.unwrap();
+    relay.body(BODY, None).await.unwrap();
     assert!(matches!(relay.finish(deadline).await, Final::Accepted { .. }));
     assert_eq!(server.seen().messages, [BODY]);
     assert_eq!(world.failures(), [(FailureKind::Refused, 1)]);
@@ -251,7 +263,7 @@ async fn after_a_fault_every_step_gives_the_same_error() {
     let first = relay.recipients(&["last@example.org"], deadline).await.unwrap_err();
     assert_eq!(relay.recipients(&[RECIPIENT], deadline).await.unwrap_err(), first);
     assert_eq!(relay.data(deadline).await.unwrap_err(), first);
-    assert_eq!(relay.body(BODY).await.unwrap_err(), first);
+    assert_eq!(relay.body(BODY, None).await.unwrap_err(), first);
     assert_eq!(relay.finish(deadline).await, Final::Refused(first));
     assert_eq!(world.failures(), [(FailureKind::Closed, 1)]);
 }
@@ -365,26 +377,6 @@ async fn a_path_that_needs_smtputf8_is_not_sent_without_it() {
     let deadline = Instant::now() + Duration::from_secs(20);
     let refusal = world.upstreams.begin(&route, &mail, &[RECIPIENT], deadline).await.unwrap_err();
     assert_eq!((refusal.reply.code, refusal.reply.enhanced), (550, (5, 6, 7)));
-}
-
-#[tokio::test]
-async fn one_upstream_in_trouble_does_not_hold_up_another() {
-    let hostile = Server::start(vec![mk(|s| s.banner = Say::Endless("220-aaaaaaaaaaaaaaaa\r\n"))]).await;
-    let silent = Server::start(vec![mk(|s| s.banner = Say::Silence)]).await;
-    let (server, route) = mk_server(vec![Script::default()]).await;
-    let world = World::new();
-    let stuck = mk_route(vec![mk_upstream(silent.address)], mk_tls(TlsMode::Disabled));
-    let mad = mk_route(vec![mk_upstream(hostile.address)], mk_tls(TlsMode::Disabled));
-    let limit = Duration::from_millis(500);
-    let (stuck, mad, good) = tokio::join!(
-        world.deliver_within(&stuck, &[RECIPIENT], BODY, limit),
-        world.deliver(&mad),
-        world.deliver(&route),
-    );
-    assert_eq!(stuck.heard().1, 451);
-    assert_eq!(mad.heard().1, 451);
-    good.assert_accepted();
-    assert_eq!(server.seen().messages.len(), 1);
 }
 
 #[test]

@@ -146,7 +146,7 @@ async fn what_is_given_up_inside_the_message_gets_no_dot() {
         let world = World::new();
         let (mut relay, _) = world.begin(&route).await.unwrap();
         relay.data(Instant::now() + Duration::from_secs(20)).await.unwrap();
-        relay.body(&b"half a message\r\n".repeat(10_000)).await.unwrap();
+        relay.body(&b"half a message\r\n".repeat(10_000), None).await.unwrap();
         if dropped {
             drop(relay)
         } else {

@@ -125,6 +125,7 @@ impl Server {
                     seen.connections += 1;
                     seen.connections
                 };
+                sender.send_replace(());
                 let script = scripts[(count - 1).min(scripts.len() - 1)].clone();
                 let mut peer = Peer {
                     io: Box::new(tcp),

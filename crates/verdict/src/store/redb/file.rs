@@ -10,6 +10,7 @@ use redb::{
 };
 use torwart_policy::greylist::{Counter, Record, Time};
 
+use crate::store::overflow::Overflow;
 use crate::store::steps::Table;
 use crate::store::value::{decode_counter, decode_record, encode_counter, encode_record};
 use crate::store::{Key, Stats, StoreError};
@@ -36,6 +37,7 @@ pub(super) struct Tables<'t> {
     counters: RedbTable<'t, &'static [u8; 16], &'static [u8]>,
     expiry: RedbTable<'t, &'static [u8; 21], ()>,
     max_records: u64,
+    overflow: &'t Overflow,
     pub(super) now: Time,
     /// Whether there is anything to commit.
     pub(super) changed: bool,
@@ -117,6 +119,7 @@ fn io(error: impl std::fmt::Display) -> StoreError {
 impl<'t> Tables<'t> {
     pub(super) fn open(
         transaction: &'t WriteTransaction,
+        overflow: &'t Overflow,
         now: Time,
         max_records: u64,
     ) -> Result<Self, StoreError> {
@@ -126,6 +129,7 @@ impl<'t> Tables<'t> {
             counters: transaction.open_table(COUNTERS).map_err(io)?,
             expiry: transaction.open_table(EXPIRY).map_err(io)?,
             max_records,
+            overflow,
             now,
             changed: false,
         })
@@ -160,7 +164,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Takes an entry out of the index: its record goes if it has expired, or with `force`; otherwise it is filed
-    /// anew. Says whether a record went.
+    /// anew. The time of one that goes too early stays in the overflow. Says whether a record went.
     fn settle(&mut self, entry: &[u8; 21], force: bool) -> Result<bool, StoreError> {
         self.changed = true;
         self.expiry.remove(entry).map_err(io)?;
@@ -178,10 +182,15 @@ impl<'t> Tables<'t> {
             self.file(expires, kind, &key)?;
             return Ok(false);
         }
-        match kind {
-            COUNTER => self.counters.remove(&key).map_err(io)?,
-            _ => self.records.remove(&key).map_err(io)?,
-        };
+        if kind == COUNTER {
+            self.counters.remove(&key).map_err(io)?;
+            return Ok(true);
+        }
+        let gone = self.records.remove(&key).map_err(io)?.and_then(|value| decode_record(value.value()));
+        if let Some(record) = gone.filter(|record| record.passed.is_none() && !record.is_expired(self.now)) {
+            let key = Key(key);
+            self.overflow.note(key.tag(), &key, record.first_seen, self.now);
+        }
         Ok(true)
     }
 
@@ -270,6 +279,10 @@ impl Table for Tables<'_> {
     fn remove_counter(&mut self, key: &Key) -> Result<(), StoreError> {
         self.changed |= self.counters.remove(&key.0).map_err(io)?.is_some();
         Ok(())
+    }
+
+    fn overflow(&self) -> &Overflow {
+        self.overflow
     }
 }
 

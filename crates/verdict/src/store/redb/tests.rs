@@ -3,7 +3,7 @@ use std::process::{Command, Stdio};
 
 use torwart_core::Greylist;
 
-use super::super::suite::{mk_call, mk_key};
+use super::super::suite::mk_call;
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
 
@@ -106,14 +106,15 @@ async fn a_full_store_drops_what_expires_first() {
     let outcome = async |sender| store.check(mk_call(sender, &[1], &[1])).await.unwrap()[0].outcome;
     assert_eq!(outcome(1).await, Greylist::Passed, "what has passed outlives what only waits");
     assert_eq!(outcome(290).await, Greylist::Passed);
-    assert_eq!(outcome(2).await, Greylist::New);
+    assert_eq!(outcome(2).await, Greylist::StoreFailure, "what was dropped is not new");
 }
 
 #[tokio::test]
 async fn a_store_whose_queue_is_full_says_so_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let store = mk_store(&folder.path().join("greylist.redb")).unwrap();
-    let calls: Vec<_> = (0..30_000u32).map(|sender| store.check(mk_call(sender + 1, &[1], &[1]))).collect();
+    let calls: Vec<_> =
+        (0..30_000u32).map(|sender| store.check(mk_call(sender + 1, &[sender % 10], &[1]))).collect();
     let mut busy = 0;
     for call in calls {
         match call.await {
@@ -206,13 +207,9 @@ async fn what_was_acknowledged_before_a_kill_is_there_afterwards() {
 fn a_failed_disk_is_an_error_and_then_tried_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("greylist.redb");
-    let mut writer = Writer {
-        path: path.clone(),
-        options: RedbOptions::default(),
-        clock: Arc::new(ManualClock::new(START)),
-        database: None,
-        opened: Instant::now(),
-    };
+    let options = RedbOptions::default();
+    let clock = Arc::new(ManualClock::new(START));
+    let mut writer = Writer::new(&path, options, clock, Arc::default(), None);
     let ask = |writer: &mut Writer| {
         let (answer, mut result) = oneshot::channel();
         writer.write(vec![Operation::Check(mk_call(1, &[1], &[1]), answer)]);
@@ -224,8 +221,61 @@ fn a_failed_disk_is_an_error_and_then_tried_again() {
     assert_eq!(ask(&mut writer).unwrap()[0].outcome, Greylist::Early);
 }
 
+#[tokio::test]
+async fn a_batch_is_bounded_by_its_records() {
+    let (queue, operations) = sync_channel(QUEUE);
+    let recipients: Vec<u32> = (0..90).collect();
+    for sender in 1..=40 {
+        let (answer, _) = oneshot::channel();
+        queue.try_send(Operation::Check(mk_call(sender, &[1], &recipients), answer)).unwrap();
+    }
+    let batch = gather(operations.recv().unwrap(), &operations);
+    let records: usize = batch.iter().map(Operation::weight).sum();
+    assert!(records < BATCH + 91, "{records} records in a batch of {}", batch.len());
+}
+
 #[test]
-fn keys_of_the_suite_are_spread() {
-    let shards: std::collections::HashSet<u8> = (0..1000).map(|n| mk_key(&[n]).0[15] % 64).collect();
-    assert!(shards.len() > 48, "{}", shards.len());
+fn a_file_that_is_deleted_or_replaced_under_a_store_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for replaced in [false, true] {
+        let path = folder.path().join("greylist.redb");
+        let shared = Arc::<Shared>::default();
+        let database = open_file(&path, 1 << 20).unwrap();
+        let clock = Arc::new(ManualClock::new(START));
+        let mut writer =
+            Writer::new(&path, RedbOptions::default(), clock, Arc::clone(&shared), Some(database));
+        let told = |writer: &mut Writer| {
+            writer.look();
+            shared.file_gone.swap(false, Ordering::Relaxed)
+        };
+        assert!(!told(&mut writer));
+        if replaced {
+            std::fs::rename(&path, folder.path().join("moved.redb")).unwrap();
+            std::fs::write(&path, "").unwrap();
+        } else {
+            std::fs::remove_file(&path).unwrap();
+        }
+        assert!(told(&mut writer), "replaced: {replaced}");
+        assert!(!told(&mut writer));
+    }
+}
+
+/// A disk that hangs, as far as the store sees it: its writer never ends.
+#[test]
+fn a_store_whose_disk_hangs_can_be_left() {
+    let (hang, until) = sync_channel::<()>(0);
+    let (ending, writer_ended) = sync_channel(0);
+    let writer = std::thread::spawn(move || {
+        let _ending: SyncSender<()> = ending;
+        let _woken = until.recv();
+    });
+    let store = RedbStore {
+        path: "greylist.redb".into(),
+        queue: None,
+        writer: Some(writer),
+        writer_ended: Mutex::new(writer_ended),
+        shared: Arc::default(),
+    };
+    drop(store);
+    drop(hang);
 }
