@@ -214,7 +214,7 @@ impl Store for RedbStore {
     }
 }
 
-/// Waits for the batch in hand, so that the file is free afterwards; but no longer than [`CLOSE_LIMIT`].
+/// Waits for the batch in hand, so that the file is free afterwards; but no longer than `CLOSE_LIMIT`.
 impl Drop for RedbStore {
     fn drop(&mut self) {
         self.queue = None;
