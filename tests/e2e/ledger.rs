@@ -75,7 +75,7 @@ fn random(seed: &mut u64) -> u64 {
     z ^ z >> 31
 }
 
-fn content(number: u32) -> Vec<u8> {
+pub(crate) fn content(number: u32) -> Vec<u8> {
     let mut seed = u64::from(number);
     let mut out = format!("X-Ledger: {number}\r\nSubject: message {number}\r\n\r\n").into_bytes();
     let lines = if number.is_multiple_of(100) { 4000 } else { random(&mut seed) % 60 };
@@ -121,7 +121,7 @@ fn bring(gateway: &Gateway, numbers: &[u32], phase: &str) -> Vec<u32> {
     deferred.into_inner().unwrap()
 }
 
-fn number_of(received: &Received) -> u32 {
+pub(crate) fn number_of(received: &Received) -> u32 {
     let digits = received.from.strip_prefix('n').and_then(|rest| rest.strip_suffix("@sender.example"));
     digits.and_then(|digits| digits.parse().ok()).unwrap()
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use torwart_tests::{Gateway, PolicyFile, Reply, Upstream, eventually};
 
+/// A file belongs to one process: several verdicts share no such store.
 fn start(store: &Path, policy: &PolicyFile) -> Gateway {
-    Gateway::builder().flag("--store", format!("redb:{}", store.display())).start(&policy.text())
+    Gateway::run_only().flag("--store", format!("redb:{}", store.display())).start(&policy.text())
 }
 
 fn rcpt(gateway: &Gateway, from: &str) -> Reply {

@@ -174,6 +174,11 @@ impl Client {
                 return Ok(reply);
             }
         }
+        self.try_content(content)
+    }
+
+    /// After DATA: sends the message, stuffed and ended here, and reads the last reply.
+    pub fn try_content(&mut self, content: &[u8]) -> io::Result<Reply> {
         self.try_send(&framed(content))?;
         self.try_reply()
     }

@@ -1,28 +1,48 @@
-//! The real binary, running.
+//! The gateway as the tests of SMTP see it: the real binary, in one process or in several.
+//!
+//! Which of the two is not the tests' business. `TORWART_TEST_TOPOLOGY=split` starts one `torwart edge` and three
+//! `torwart verdict` with a Redis for every gateway instead of one `torwart run`; the same tests must pass.
+
+mod split;
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Client, Lines, Metrics, PATIENCE, PolicyFile, Process, endpoint, metrics, net};
+use crate::fleet::{PolicyMark, policy_mark, replace};
+use crate::part::{self, event};
+use crate::{
+    Client, Lines, Metrics, PATIENCE, Part, PartBuilder, PolicyFile, Process, RedisServer, endpoint,
+    eventually,
+};
 
-/// `torwart run` on endpoints of its own, with its policy in a folder of its own.
+/// On endpoints of its own, with its policy in a folder of its own.
 pub struct Gateway {
-    process: Process,
+    /// The first takes mail.
+    parts: Vec<Part>,
+    lines: Lines,
     pub smtp: SocketAddr,
     pub admin: SocketAddr,
     policy: PathBuf,
-    _folder: Option<TempDir>,
+    kept: Kept,
+}
+
+/// What lives as long as the gateway.
+#[derive(Default)]
+struct Kept {
+    folders: Vec<TempDir>,
+    /// The store, if nobody else brought one.
+    _redis: Option<RedisServer>,
 }
 
 pub struct GatewayBuilder {
-    arguments: Vec<String>,
+    split: bool,
+    flags: Vec<(String, String)>,
     address_space: Option<u64>,
     log: Option<PathBuf>,
     smtp: SocketAddr,
@@ -38,12 +58,18 @@ impl Gateway {
 
     pub fn builder() -> GatewayBuilder {
         GatewayBuilder {
-            arguments: Vec::new(),
+            split: std::env::var_os("TORWART_TEST_TOPOLOGY").is_some_and(|topology| topology == "split"),
+            flags: Vec::new(),
             address_space: None,
             log: None,
             smtp: endpoint(),
             admin: endpoint(),
         }
+    }
+
+    /// `torwart run` in every topology, for what only one process has: its own store on disk.
+    pub fn run_only() -> GatewayBuilder {
+        GatewayBuilder { split: false, ..Self::builder() }
     }
 
     /// The binary under test: `TORWART_BIN`, or what cargo builds now.
@@ -67,44 +93,48 @@ impl Gateway {
         &self.policy
     }
 
-    /// Puts another policy in place, the way an editor or a mounted ConfigMap does: by renaming.
+    /// Puts another policy in place, the way an editor or a mounted ConfigMap does: by renaming. With several
+    /// verdicts it waits until each has taken it or refused it.
+    #[track_caller]
     pub fn replace_policy(&self, text: &str) {
-        let next = self.policy.with_extension("next");
-        fs::write(&next, text).unwrap();
-        fs::rename(&next, &self.policy).unwrap();
+        let verdicts = self.parts.get(1..).unwrap_or_default();
+        let before: Vec<PolicyMark> = verdicts.iter().map(policy_mark).collect();
+        replace(&self.policy, text);
+        for (verdict, before) in verdicts.iter().zip(before) {
+            eventually("the verdict has seen the policy", || policy_mark(verdict) != before);
+        }
     }
 
+    /// The process that takes mail.
     pub fn process(&mut self) -> &mut Process {
-        &mut self.process
+        self.first_mut().process()
     }
 
+    /// What all its processes write.
     pub fn lines(&self) -> &Lines {
-        self.process.lines()
+        &self.lines
     }
 
+    /// Of all its processes together.
     #[track_caller]
     pub fn metrics(&self) -> Metrics {
-        Metrics::scrape(self.admin).unwrap_or_else(|error| panic!("no metrics: {error}"))
+        match self.parts.as_slice() {
+            [only] => only.metrics(),
+            parts => Metrics::together(&parts.iter().map(Part::metrics).collect::<Vec<_>>()),
+        }
     }
 
     /// Scrapes until `wanted` holds. The counters have no event of their own, so each scrape is one look.
     #[track_caller]
     pub fn wait_metrics(&self, what: &str, wanted: impl Fn(&Metrics) -> bool) -> Metrics {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let metrics = self.metrics();
-            if wanted(&metrics) {
-                return metrics;
-            }
-            assert!(Instant::now() < end, "never {what}:\n{}", metrics.text());
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
+        part::wait_metrics(|| self.metrics(), what, wanted)
     }
 
-    /// Status and body of an admin path.
+    /// Status and body of an admin path: `/policy` of whoever has the policy, all else of whoever takes mail.
     #[track_caller]
     pub fn get(&self, path: &str) -> (u16, String) {
-        metrics::get(self.admin, path).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+        let part = if path == "/policy" { self.parts.last() } else { self.parts.first() };
+        part.unwrap().get(path)
     }
 
     /// The first transaction in the mail log that `wanted` likes.
@@ -124,10 +154,10 @@ impl Gateway {
         self.lines().all().iter().filter_map(|line| event(line, "transaction")).collect()
     }
 
-    /// Waits for a line about the process whose message contains `text`.
+    /// Waits for a line about one of its processes whose message contains `text`.
     #[track_caller]
     pub fn notice(&self, text: &str) -> Value {
-        self.lines().wait(text, |line| event(line, "log").filter(|log| says(log, text)))
+        part::notice(self.lines(), text)
     }
 
     /// One connection that is greeted.
@@ -136,26 +166,26 @@ impl Gateway {
         Client::greeted(self.smtp)
     }
 
-    /// SIGTERM, then the end of the process.
+    /// SIGTERM, then the end of all its processes. The status is the first that is no success.
     #[track_caller]
     pub fn stop(mut self) -> (ExitStatus, Vec<String>) {
-        self.process.signal("TERM");
-        let status = self.process.wait(PATIENCE);
-        self.process.lines().wait_closed(PATIENCE);
-        (status, self.process.lines().all())
+        let mut statuses = Vec::new();
+        for part in &mut self.parts {
+            part.signal("TERM");
+            statuses.push(part.process().wait(PATIENCE));
+        }
+        self.lines.wait_closed(PATIENCE);
+        let worst = statuses.iter().find(|status| !status.success()).or(statuses.first());
+        (*worst.unwrap(), self.lines.all())
+    }
+
+    fn first_mut(&mut self) -> &mut Part {
+        self.parts.first_mut().unwrap()
     }
 }
 
-fn event(line: &str, name: &str) -> Option<Value> {
-    serde_json::from_str::<Value>(line).ok().filter(|value| value["event"] == name)
-}
-
-fn says(log: &Value, text: &str) -> bool {
-    log["message"].as_str().is_some_and(|message| message.contains(text))
-}
-
 /// Settings of whoever runs the tests must not leak in.
-fn clean(command: &mut Command) {
+pub(crate) fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TORWART_") {
             command.env_remove(name);
@@ -181,17 +211,18 @@ fn build() -> PathBuf {
 
 impl GatewayBuilder {
     pub fn flag(mut self, name: &str, value: impl ToString) -> Self {
-        self.arguments.extend([name.to_owned(), value.to_string()]);
+        self.flags.push((name.to_owned(), value.to_string()));
         self
     }
 
-    /// Caps the address space with prlimit, in bytes: what `ulimit -v` does.
+    /// Caps the address space of the process that takes mail with prlimit, in bytes: what `ulimit -v` does.
     pub fn address_space(mut self, bytes: u64) -> Self {
         self.address_space = Some(bytes);
         self
     }
 
-    /// Standard output goes to a file, as in production, instead of to [`Gateway::lines`].
+    /// Standard output of the process that takes mail goes to a file, as in production, instead of to
+    /// [`Gateway::lines`].
     pub fn log_to(mut self, file: &Path) -> Self {
         self.log = Some(file.to_owned());
         self
@@ -208,47 +239,37 @@ impl GatewayBuilder {
         let file = folder.path().join("policy.yaml");
         fs::write(&file, policy).unwrap();
         let mut gateway = self.start_with(&file);
-        gateway._folder = Some(folder);
+        gateway.kept.folders.push(folder);
         gateway
     }
 
     /// Starts with a policy file (or folder) that the caller keeps.
     #[track_caller]
     pub fn start_with(self, policy: &Path) -> Gateway {
-        let binary = Gateway::binary();
-        let mut command = match self.address_space {
-            Some(bytes) => {
-                let mut command = Command::new("prlimit");
-                command.arg(format!("--as={bytes}")).arg(binary);
-                command
-            }
-            None => Command::new(binary),
-        };
-        clean(&mut command);
-        command.arg("run").arg("--policy").arg(policy);
-        command.args(["--smtp-listen", &self.smtp.to_string(), "--admin-listen", &self.admin.to_string()]);
-        command.args(&self.arguments);
-        if !self.arguments.iter().any(|argument| argument == "--drain-delay") {
-            // A test stops its gateway when it is done; nothing balances load in front of it.
-            command.args(["--drain-delay", "0s"]);
+        if self.split {
+            return split::start(self, policy);
+        }
+        let lines = Lines::new();
+        let run = Part::run().flag("--policy", policy.display());
+        let run = self.flags.iter().fold(run, |run, (name, value)| run.flag(name, value));
+        let run = self.taking_mail(run, &lines).start();
+        self.made(vec![run], lines, policy, Kept::default())
+    }
+
+    /// The part that peers can reach.
+    fn taking_mail(&self, part: PartBuilder, lines: &Lines) -> PartBuilder {
+        let mut part = part.endpoints(self.smtp, self.admin).sharing(lines);
+        if let Some(bytes) = self.address_space {
+            part = part.address_space(bytes);
         }
         if let Some(log) = &self.log {
-            let process = Process::start_logging(&mut command, log);
-            net::wait_listening(self.smtp);
-            return Gateway {
-                process,
-                smtp: self.smtp,
-                admin: self.admin,
-                policy: policy.to_owned(),
-                _folder: None,
-            };
+            part = part.log_to(log);
         }
-        let process = Process::start(&mut command);
-        let gateway =
-            Gateway { process, smtp: self.smtp, admin: self.admin, policy: policy.to_owned(), _folder: None };
-        gateway
-            .lines()
-            .wait("\"ready\"", |line| event(line, "log").filter(|log| log["message"] == "ready").map(|_| ()));
-        gateway
+        part
+    }
+
+    fn made(self, parts: Vec<Part>, lines: Lines, policy: &Path, kept: Kept) -> Gateway {
+        let (smtp, admin) = (self.smtp, self.admin);
+        Gateway { parts, lines, smtp, admin, policy: policy.to_owned(), kept }
     }
 }

@@ -11,32 +11,40 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod client;
+mod fleet;
 mod gateway;
 mod haproxy;
 mod lines;
 mod metrics;
 mod net;
+mod part;
 mod policy;
 mod postfix;
 mod postgrey;
 mod process;
+mod redis;
 mod sink;
 mod tls;
 mod tools;
 mod upstream;
 
 pub use client::{Client, Reply};
+pub use fleet::{Fleet, FleetBuilder};
 pub use gateway::{Gateway, GatewayBuilder};
 pub use haproxy::{HaProxy, SendProxy};
 pub use lines::Lines;
 pub use metrics::Metrics;
 pub use net::{Endpoint, address, client_address, endpoint, wait_listening};
+pub use part::{Part, PartBuilder};
 pub use policy::PolicyFile;
 pub use postfix::{Postfix, PostfixRole};
 pub use postgrey::Postgrey;
 pub use process::Process;
+pub use redis::{
+    RedisCluster, RedisClusterBuilder, RedisSentinels, RedisSentinelsBuilder, RedisServer, RedisServerBuilder,
+};
 pub use sink::SmtpSink;
-pub use tls::Certificate;
+pub use tls::{Authority, Certificate};
 pub use tools::{Output, python, swaks, tool};
 pub use upstream::{Act, Fault, Received, Step, Upstream, without_added_fields};
 

@@ -32,19 +32,27 @@ impl Lines {
 
     /// Follows `source` to its end, in a thread of its own.
     pub fn follow(&self, source: impl Read + Send + 'static) {
-        self.shared.state.lock().unwrap().open += 1;
-        let shared = Arc::clone(&self.shared);
+        Self::follow_into(vec![self.clone()], source);
+    }
+
+    /// As [`Lines::follow`], into several lists at once.
+    pub(crate) fn follow_into(lists: Vec<Self>, source: impl Read + Send + 'static) {
+        let change = |lists: &[Self], what: &dyn Fn(&mut State)| {
+            for list in lists {
+                what(&mut list.shared.state.lock().unwrap());
+                list.shared.grown.notify_all();
+            }
+        };
+        change(&lists, &|state| state.open += 1);
         std::thread::spawn(move || {
             let mut reader = BufReader::new(source);
             let mut line = Vec::new();
             while matches!(reader.read_until(b'\n', &mut line), Ok(n) if n > 0) {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
                 line.clear();
-                shared.state.lock().unwrap().lines.push(text);
-                shared.grown.notify_all();
+                change(&lists, &|state| state.lines.push(text.clone()));
             }
-            shared.state.lock().unwrap().open -= 1;
-            shared.grown.notify_all();
+            change(&lists, &|state| state.open -= 1);
         });
     }
 

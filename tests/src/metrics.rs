@@ -21,6 +21,25 @@ impl Metrics {
         }
     }
 
+    /// What several processes say together: the same series is added up, but for `..._info`, which is the same fact
+    /// told by each.
+    pub fn together(scrapes: &[Self]) -> Self {
+        let mut series: Vec<(&str, f64)> = Vec::new();
+        for line in
+            scrapes.iter().flat_map(|scrape| scrape.text.lines()).filter(|line| !line.starts_with('#'))
+        {
+            let Some((name, value)) = line.rsplit_once(' ') else { continue };
+            let Ok(value) = value.parse::<f64>() else { continue };
+            let is_info = name.split('{').next().is_some_and(|name| name.ends_with("_info"));
+            match series.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) if is_info => *sum = sum.max(value),
+                Some((_, sum)) => *sum += value,
+                None => series.push((name, value)),
+            }
+        }
+        Self { text: series.iter().map(|(name, value)| format!("{name} {value}\n")).collect() }
+    }
+
     pub fn text(&self) -> &str {
         &self.text
     }

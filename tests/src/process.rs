@@ -17,27 +17,31 @@ pub struct Process {
 impl Process {
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
-        Self::start_with(command, Stdio::piped())
+        Self::start_with(command, None, None)
     }
 
     /// Standard output goes to a file; only the error stream is collected.
     #[track_caller]
     pub fn start_logging(command: &mut Command, file: &Path) -> Self {
-        Self::start_with(command, fs::File::create(file).unwrap().into())
+        Self::start_with(command, Some(file), None)
     }
 
+    /// Standard output goes to a file, if there is one, and only the error stream is collected. The lines also go to
+    /// a list that several processes share.
     #[track_caller]
-    fn start_with(command: &mut Command, output: Stdio) -> Self {
+    pub(crate) fn start_with(command: &mut Command, log: Option<&Path>, shared: Option<&Lines>) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
+        let output = log.map_or_else(Stdio::piped, |file| fs::File::create(file).unwrap().into());
         let mut child =
             command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).spawn().unwrap_or_else(
                 |error| panic!("{name} does not start (is it installed? see tests/run): {error}"),
             );
         let lines = Lines::new();
+        let lists = || std::iter::once(&lines).chain(shared).cloned().collect();
         if let Some(output) = child.stdout.take() {
-            lines.follow(output);
+            Lines::follow_into(lists(), output);
         }
-        lines.follow(child.stderr.take().unwrap());
+        Lines::follow_into(lists(), child.stderr.take().unwrap());
         Self { child, name, lines }
     }
 

@@ -205,6 +205,22 @@ impl Greylist {
 // === impl CheckOutcome ===
 
 impl CheckOutcome {
+    pub const ALL: [Self; 13] = [
+        Self::Pass,
+        Self::Fail,
+        Self::SoftFail,
+        Self::Neutral,
+        Self::None,
+        Self::TempError,
+        Self::PermError,
+        Self::Policy,
+        Self::Listed,
+        Self::Clean,
+        Self::Infected,
+        Self::Error,
+        Self::Skipped,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pass => "pass",

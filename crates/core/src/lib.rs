@@ -31,4 +31,4 @@ pub use route::{
     ClassDigest, ClientIdentity, Host, InvalidDigest, Protocol, Route, RouteDigest, SoftBounce, TlsMode,
     Upstream, UpstreamTls,
 };
-pub use verdicts::{BoxFuture, Unavailable, Verdicts};
+pub use verdicts::{BoxFuture, Unavailable, UnavailableKind, Verdicts};

@@ -49,6 +49,8 @@ pub enum Reason {
     OtherClass,
     /// No policy names the recipient's domain (550 5.7.1 relaying denied).
     UnknownDomain,
+    /// The verdict is of a newer version than the edge, and gave a reason that the edge does not know.
+    Unrecognized,
     /// The upstream took the message, or would have, but its last reply was lost (451).
     UpstreamOutcomeUnknown,
     /// The upstream said 4xx, or 5xx for a fault of our configuration.
@@ -66,7 +68,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Accepted,
         Self::BareNewline,
         Self::ClientGone,
@@ -90,6 +92,7 @@ impl Reason {
         Self::TooManyRecipients,
         Self::OtherClass,
         Self::UnknownDomain,
+        Self::Unrecognized,
         Self::UpstreamOutcomeUnknown,
         Self::UpstreamDeferred,
         Self::UpstreamRejected,
@@ -124,6 +127,7 @@ impl Reason {
             Self::TooManyRecipients => "too_many_recipients",
             Self::OtherClass => "other_class",
             Self::UnknownDomain => "unknown_domain",
+            Self::Unrecognized => "unrecognized",
             Self::UpstreamOutcomeUnknown => "upstream_outcome_unknown",
             Self::UpstreamDeferred => "upstream_deferred",
             Self::UpstreamRejected => "upstream_rejected",
@@ -132,6 +136,11 @@ impl Reason {
             Self::UpstreamTls => "upstream_tls",
             Self::VerdictUnavailable => "verdict_unavailable",
         }
+    }
+
+    /// The reason of this word; `Unrecognized` for one that a newer version may know.
+    pub fn from_word(word: &str) -> Self {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Self::Unrecognized)
     }
 }
 

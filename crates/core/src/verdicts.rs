@@ -34,11 +34,36 @@ pub trait Verdicts: Send + Sync + 'static {
 
 /// No verdict is to be had: the mail hears 451 4.3.5 and waits at its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unavailable(pub Arc<str>);
+pub struct Unavailable {
+    pub kind: UnavailableKind,
+    /// For the log: what happened.
+    pub detail: Arc<str>,
+}
+
+/// Why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnavailableKind {
+    /// The verdict has not loaded a policy yet.
+    NoPolicy,
+    /// No policy in force or lately in force has the route.
+    UnknownRoute,
+    /// Too many questions at once.
+    Overloaded,
+    /// Nobody could be asked, or whoever was asked did not answer.
+    Unanswered,
+}
+
+// === impl Unavailable ===
+
+impl Unavailable {
+    pub fn new(kind: UnavailableKind, detail: impl Into<Arc<str>>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+}
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no verdict: {}", self.0)
+        write!(f, "no verdict: {}", self.detail)
     }
 }
 

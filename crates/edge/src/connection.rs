@@ -18,7 +18,9 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use torwart_core::{Envelope, Id, Mailbox, Peer, Reason, TlsFacts};
+use torwart_proto::trace::{child, trace_id};
 use torwart_smtp::{CloseReason, Event, ForwardPath, ReversePath, Session, Violation};
+use tracing::Span;
 
 use crate::edge::Shared;
 use crate::farewell::{LINGER, linger};
@@ -27,8 +29,8 @@ use crate::metrics::SessionOutcome;
 use crate::permits::{NetworkPermit, TotalPermit};
 use crate::reply::{self, Said};
 use crate::stream::{Stream, tls_facts};
-use crate::tls;
-use crate::transaction::{Beginning, Transaction};
+use crate::transaction::{Beginning, Ended, Transaction};
+use crate::{tls, trace};
 
 /// Everything that a session is made of.
 struct Connection<S> {
@@ -39,6 +41,8 @@ struct Connection<S> {
     transaction: Option<Box<Transaction>>,
     peer: Arc<Peer>,
     started: Instant,
+    /// None if the session is not traced.
+    span: Span,
     had_transaction: bool,
     received: bool,
     /// The order to end between transactions was heard.
@@ -62,8 +66,6 @@ type Flow = ControlFlow<SessionOutcome>;
 
 /// How long the client may take to accept our replies.
 const WRITE: Duration = Duration::from_secs(60);
-/// How long the verdict may take to hear of a delivery.
-const REPORT: Duration = Duration::from_secs(5);
 
 /// Serves one client to its end. `permits` are its share of the limits; the network's is missing where the client's
 /// address comes in a PROXY header first.
@@ -240,22 +242,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             peer: Arc::clone(&self.peer),
             envelope,
             hostname: Arc::clone(&self.shared.config.load().hostname),
+            span: child(&self.span, trace::TRANSACTION),
         })));
     }
 
-    /// Logs the transaction, if there is one, and reports its delivery. `said` was its last word.
+    /// Logs the transaction, if there is one, and reports how it went upstream. `said` was its last word.
     async fn end_transaction(&mut self, said: Option<&Said>, reason: Reason) {
         let Some(transaction) = self.transaction.take() else { return };
-        let ended = transaction.end(said, reason);
-        if let Some(delivery) = ended.delivery {
-            let verdicts = Arc::clone(&self.shared.verdicts);
-            self.shared.tasks.spawn(async move {
-                if tokio::time::timeout(REPORT, verdicts.report_delivery(delivery)).await.is_err() {
-                    tracing::warn!("a delivery could not be reported in time");
-                }
-            });
+        let Ended { record, delivery, span } = transaction.end(said, reason);
+        let shared = &self.shared;
+        if let Some(delivery) = delivery {
+            let report = child(&span, trace::REPORT);
+            shared.reports.send(&shared.verdicts, &shared.tasks, delivery, report);
         }
-        self.shared.log.write(Record::Transaction(Box::new(ended.record))).await;
+        drop(span);
+        shared.log.write(Record::Transaction(Box::new(record))).await;
     }
 
     async fn start_tls(&mut self) -> Flow {
@@ -307,6 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         let (said, reason) = self.last_word(outcome);
         self.end_transaction(said.as_ref(), reason).await;
         self.shared.metrics.session(outcome);
+        trace::end_session(&self.span, self.peer.session, self.peer.tls.as_ref(), outcome);
         if !self.had_transaction {
             self.shared.log.write(self.record(outcome)).await;
         }
@@ -340,11 +342,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     }
 
     fn record(&self, outcome: SessionOutcome) -> Record {
-        session_record(self.peer.session, self.peer.address, self.started, outcome)
+        session_record(self.peer.session, self.peer.address, self.started, outcome, &self.span)
     }
 }
 
-fn session_record(id: Id, client: SocketAddr, started: Instant, outcome: SessionOutcome) -> Record {
+fn session_record(
+    id: Id,
+    client: SocketAddr,
+    started: Instant,
+    outcome: SessionOutcome,
+    span: &Span,
+) -> Record {
     let duration = now().saturating_duration_since(started);
     Record::Session(SessionRecord {
         id,
@@ -352,6 +360,7 @@ fn session_record(id: Id, client: SocketAddr, started: Instant, outcome: Session
         client,
         outcome,
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        trace_id: trace_id(span).map(Into::into),
     })
 }
 

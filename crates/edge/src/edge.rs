@@ -23,8 +23,10 @@ use crate::listener;
 use crate::log::MailLog;
 use crate::metrics::Metrics;
 use crate::permits::Permits;
+use crate::reports::Reports;
 use crate::settings::Settings;
 use crate::tls::{self, CertificateError, Certificates};
+use crate::trace::Sampling;
 use crate::upstream::{UpstreamMetrics, Upstreams};
 
 /// The bound edge. [`Edge::run`] serves.
@@ -65,8 +67,10 @@ pub(crate) struct Shared {
     pub(crate) farewells: Farewells,
     pub(crate) log: MailLog,
     pub(crate) metrics: Metrics,
+    pub(crate) sampling: Sampling,
+    pub(crate) reports: Reports,
     pub(crate) orders: DrainOrders,
-    /// Sessions, and reports of deliveries that are still on their way.
+    /// Sessions, and reports of transactions that are still on their way.
     pub(crate) tasks: TaskTracker,
     ids: IdSource,
 }
@@ -202,6 +206,12 @@ fn check_validity(certificates: &Certificates, metrics: &Metrics) {
     certificates.sound_alarm(UnixTime::now());
 }
 
+fn random() -> Result<u64, BindError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(BindError::Randomness)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
 // === impl Shared ===
 
 impl Shared {
@@ -212,8 +222,7 @@ impl Shared {
         certificates: Option<&Arc<Certificates>>,
         registry: &Registry,
     ) -> Result<Self, BindError> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(BindError::Randomness)?;
+        let (id_seed, sampling_seed) = (random()?, random()?);
         let upstream_metrics = Arc::new(UpstreamMetrics::new(registry)?);
         Ok(Self {
             verdicts,
@@ -226,9 +235,11 @@ impl Shared {
             farewells: Farewells::default(),
             log,
             metrics: Metrics::new(registry)?,
+            sampling: Sampling::new(settings.trace_sample_ratio, sampling_seed),
+            reports: Reports::new(registry)?,
             orders: DrainOrders::default(),
             tasks: TaskTracker::new(),
-            ids: IdSource::new(u64::from_ne_bytes(random)),
+            ids: IdSource::new(id_seed),
         })
     }
 

@@ -7,6 +7,10 @@ use arc_swap::ArcSwapOption;
 use torwart_core::{
     ConnectionAnswer, ConnectionQuestion, ListenerTls, Peer, Reason, RecipientsAnswer, Reply, Verdicts,
 };
+use torwart_proto::trace::fail;
+use tracing::{Instrument, Span};
+
+use crate::trace;
 
 /// What the banner says.
 #[derive(Clone, Debug)]
@@ -30,14 +34,23 @@ const FRESH: Duration = Duration::from_secs(1);
 // === impl Greetings ===
 
 impl Greetings {
-    pub(crate) async fn greet(&self, verdicts: &dyn Verdicts, peer: &Arc<Peer>, now: Instant) -> Greeting {
+    /// `session` is the session's span.
+    pub(crate) async fn greet(
+        &self,
+        verdicts: &dyn Verdicts,
+        peer: &Arc<Peer>,
+        now: Instant,
+        session: &Span,
+    ) -> Greeting {
         if let Some(known) = &*self.same_for_all.load()
             && now.saturating_duration_since(known.0) < FRESH
         {
             return Greeting::from(&known.1);
         }
         let question = ConnectionQuestion { peer: Arc::clone(peer) };
-        match tokio::time::timeout(PATIENCE, verdicts.check_connection(question)).await {
+        let span = trace::question(session, "connection");
+        let asked = tokio::time::timeout(PATIENCE, verdicts.check_connection(question));
+        match asked.instrument(span.clone()).await {
             Ok(Ok(answer)) => {
                 let greeting = Greeting::from(&answer);
                 if !answer.ask_connections {
@@ -45,7 +58,10 @@ impl Greetings {
                 }
                 greeting
             }
-            Ok(Err(_)) | Err(_) => Greeting { refuse: None, tls: ListenerTls::Offer },
+            Ok(Err(_)) | Err(_) => {
+                fail(&span, "no verdict");
+                Greeting { refuse: None, tls: ListenerTls::Offer }
+            }
         }
     }
 

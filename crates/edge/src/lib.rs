@@ -24,18 +24,25 @@ mod permits;
 pub mod proxy;
 mod received;
 mod reply;
+mod reports;
+mod resolve;
+mod scatter;
 mod settings;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trace;
 mod transaction;
 pub mod upstream;
+mod verdict_client;
 
 pub use drain::DrainState;
 pub use edge::{BindError, Edge};
 pub use log::{LogAddresses, LogFormat, MailLog, MailLogError, MailLogOptions, MailLogWriter};
+pub use resolve::Resolve;
 pub use settings::{CertificateFiles, Settings};
 pub use tls::{CertificateError, check_certificates};
 pub use torwart_smtp::{BareNewline, Limits};
 pub use upstream::UpstreamSettings;
+pub use verdict_client::{ClientError, ClientSettings, InvalidVerdictUrl, Scheme, VerdictClient, VerdictUrl};

@@ -89,6 +89,7 @@ fn turn_away(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
         client: address,
         outcome: SessionOutcome::ConnectionLimit,
         duration_ms: 0,
+        trace_id: None,
     };
     shared.log.try_write(Record::Session(record));
 }

@@ -33,6 +33,9 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// `--drain-timeout`: how long after that a transaction may still take whose dot has not gone upstream.
     pub drain_timeout: Duration,
+    /// `--trace-sample-ratio`: the share of sessions that are traced, 0 to 1. `None` where there is no collector: no
+    /// span is built.
+    pub trace_sample_ratio: Option<f64>,
     /// The limits of one session. `message_size` is overridden by `max_message_size`.
     pub limits: Limits,
     pub upstream: UpstreamSettings,
@@ -65,6 +68,7 @@ impl Default for Settings {
             max_connections_per_network: DEFAULT_CONNECTIONS_PER_NETWORK,
             drain_delay: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(60),
+            trace_sample_ratio: None,
             limits,
             upstream: UpstreamSettings::default(),
         }

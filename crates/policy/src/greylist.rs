@@ -30,7 +30,7 @@ use crate::model::Greylisting;
 
 pub use identity::{Identity, identities};
 pub use normalise::normalise_sender;
-pub use trust::{Counter, MAX_COUNTED_SENDERS};
+pub use trust::{COUNT_INTERVAL, Counter, MAX_COUNTED_SENDERS};
 
 /// Unix seconds.
 pub type Time = u32;
@@ -121,6 +121,9 @@ pub fn judge(record: Option<Record>, now: Time, params: &Params) -> Step {
 
 /// Judges all recipients of one mail domain that were asked about in one call. One ripe triplet passes all of
 /// them, in whatever order they came; so does a sender or a client that is known to this mail domain.
+///
+/// What a client passes by its counter is written as if it had none: a first try is remembered, so that trust that
+/// is lost does not start waits from nothing. (A store may so judge the records before it has read the counter.)
 pub fn judge_all<'a>(
     records: &'a [Option<Record>],
     known: Option<Record>,
@@ -139,8 +142,11 @@ pub fn judge_all<'a>(
         None
     };
     records.iter().map(move |record| match (judge(*record, now, params), trusted) {
-        // What such a sender has delivered is recorded on delivery.
-        (_, Some(outcome)) => Step { judged: Judged { outcome, wait: 0, held: None }, write: None },
+        (step, Some(outcome)) => {
+            // What a known sender has delivered is recorded on delivery.
+            let write = step.write.filter(|_| outcome == Greylist::Auto);
+            Step { judged: Judged { outcome, wait: 0, held: None }, write }
+        }
         (step, None) if ripe && step.judged.outcome != Greylist::Passed => {
             passes(Greylist::Passed, None, now, params)
         }

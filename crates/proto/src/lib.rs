@@ -1,5 +1,31 @@
-//! The wire form of the question and its answer.
+//! The channel between edge, verdict and operator.
 //!
-//! This crate will hold the generated code of `torwart.verdict.v1` and every conversion between it and
-//! `torwart-core`, each field by name. Edge and verdict share a process until then, so it is empty; it stands
-//! here so that no other crate takes that place.
+//! ```text
+//!   proto/torwart/verdict/v1/*.proto --(a test regenerates and compares)--> generated, `v1`
+//!   core types <--convert, each field by name--> v1 types
+//!   channel, tls: how both ends reach each other and prove who they are       trace: the trace goes along
+//! ```
+
+pub mod channel;
+pub mod convert;
+#[cfg(test)]
+mod testing;
+pub mod tls;
+pub mod trace;
+
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::use_self,
+    unreachable_pub,
+    unused_qualifications,
+    missing_docs,
+    rustdoc::all
+)]
+#[rustfmt::skip]
+#[path = "generated/torwart.verdict.v1.rs"]
+pub mod v1;
+
+/// The descriptor set of `torwart.verdict.v1`, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/torwart.verdict.v1.binpb");

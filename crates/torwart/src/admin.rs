@@ -3,9 +3,9 @@
 //! | path | says |
 //! |---|---|
 //! | `/healthz` | 200: the process answers |
-//! | `/readyz` | 200 while mail is taken; 503 before that and once the listeners are closed. No dependency affects it |
+//! | `/readyz` | 200 while mail is taken or questions are answered; 503 before that (without a policy there is no answer) and once the listeners are closed. No dependency affects it |
 //! | `/metrics` | Prometheus text |
-//! | `/policy` | the policy in force: revision and names; to a client on loopback also the objects in full |
+//! | `/policy` | the policy in force: revision and names; to a client on loopback also the objects in full. 404 at an edge, which has none |
 //!
 //! One request per connection; a slow or silent client is cut off, and at most [`CONNECTIONS`] are served at once.
 
@@ -54,7 +54,9 @@ pub(crate) struct PolicyView {
 #[derive(Debug)]
 pub(crate) struct Admin {
     pub(crate) registry: Registry,
-    pub(crate) ready: AtomicBool,
+    /// What it listens for is taken.
+    pub(crate) serving: AtomicBool,
+    holds_policy: bool,
     pub(crate) policy: ArcSwapOption<PolicyView>,
 }
 
@@ -65,9 +67,23 @@ struct Client(SocketAddr);
 // === impl Admin ===
 
 impl Admin {
-    /// Not ready, and without a policy.
-    pub(crate) fn new(registry: Registry) -> Self {
-        Self { registry, ready: AtomicBool::new(false), policy: ArcSwapOption::empty() }
+    /// Of a process that answers by a policy: not serving, and still without one.
+    pub(crate) fn with_policy(registry: Registry) -> Self {
+        Self { holds_policy: true, ..Self::without_policy(registry) }
+    }
+
+    /// Of an edge: not serving.
+    pub(crate) fn without_policy(registry: Registry) -> Self {
+        Self {
+            registry,
+            serving: AtomicBool::new(false),
+            holds_policy: false,
+            policy: ArcSwapOption::empty(),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.serving.load(Ordering::Relaxed) && (!self.holds_policy || self.policy.load().is_some())
     }
 }
 
@@ -131,7 +147,7 @@ fn router(admin: Arc<Admin>) -> Router {
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
-    if admin.ready.load(Ordering::Relaxed) {
+    if admin.is_ready() {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
@@ -149,7 +165,10 @@ async fn policy(State(admin): State<Arc<Admin>>, Extension(Client(client)): Exte
     match &*admin.policy.load() {
         Some(view) if client.ip().to_canonical().is_loopback() => axum::Json(&view.full).into_response(),
         Some(view) => axum::Json(&view.summary).into_response(),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "no policy is loaded\n").into_response(),
+        None if admin.holds_policy => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no policy is loaded\n").into_response()
+        }
+        None => (StatusCode::NOT_FOUND, "an edge has no policy; ask a verdict\n").into_response(),
     }
 }
 

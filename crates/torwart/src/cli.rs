@@ -4,11 +4,13 @@
 //! Every flag can be given as `TORWART_` and its name in capitals instead (`--smtp-listen` as
 //! `TORWART_SMTP_LISTEN`). Flags that take several values are repeated, or take them separated by commas.
 
-use std::ffi::OsString;
+mod parse;
+
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use self::parse::parse;
 
 /// An anti-spam gateway that stands in front of the mail servers you already have.
 #[derive(Debug, Parser)]
@@ -22,6 +24,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// The whole gateway in one process: takes mail, greylists, passes it on
     Run(Box<RunArgs>),
+    /// Takes mail and passes it on; asks `torwart verdict` what to do with it
+    Edge(Box<EdgeCommandArgs>),
+    /// Answers the questions of `torwart edge` by policy, and remembers senders
+    Verdict(Box<VerdictCommandArgs>),
     /// Reports every mistake in policy files; exit status 1 if there are any
     Check(CheckArgs),
     /// Plays the whole story with a built-in mail server and senders; needs nothing else
@@ -30,11 +36,11 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// Policy files, or directories of *.yaml and *.yml files; watched while running
-    #[arg(long, value_name = "PATH", env = "TORWART_POLICY", num_args = 1.., value_delimiter = ',')]
-    pub(crate) policy: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
 
-    /// Where greylisting remembers senders: `memory` (a restart forgets) or `redb:PATH` (a file of its own)
+    /// Where greylisting remembers senders: `memory` (a restart forgets), `redb:PATH` (a file of its own), or Redis or
+    /// Valkey (see `torwart help verdict`)
     #[arg(long, env = "TORWART_STORE", default_value = "memory")]
     pub(crate) store: Vec<String>,
 
@@ -42,10 +48,105 @@ pub(crate) struct RunArgs {
     pub(crate) edge: EdgeArgs,
 
     #[command(flatten)]
-    pub(crate) verdict: VerdictArgs,
+    pub(crate) admin: EdgeAdminArgs,
+
+    #[command(flatten)]
+    pub(crate) drain: DrainArgs,
+
+    #[command(flatten)]
+    pub(crate) store_flags: StoreArgs,
 
     #[command(flatten)]
     pub(crate) log: LogArgs,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EdgeCommandArgs {
+    #[command(flatten)]
+    pub(crate) ask: AskArgs,
+
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+
+    #[command(flatten)]
+    pub(crate) admin: EdgeAdminArgs,
+
+    #[command(flatten)]
+    pub(crate) drain: DrainArgs,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerdictCommandArgs {
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+
+    /// Where greylisting remembers senders: `memory` or `redb:PATH` for a single process; for several
+    /// `redis://HOST[:6379][/DB]`, `redis+sentinel://HOST[:26379],.../NAME[/DB]` or `redis+cluster://HOST[:6379],...`
+    /// (`rediss` for TLS)
+    #[arg(long, env = "TORWART_STORE")]
+    pub(crate) store: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) grpc: GrpcArgs,
+
+    #[command(flatten)]
+    pub(crate) drain: DrainArgs,
+
+    #[command(flatten)]
+    pub(crate) store_flags: StoreArgs,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PolicyArgs {
+    /// Policy files, or directories of *.yaml and *.yml files; watched while running
+    #[arg(long, value_name = "PATH", env = "TORWART_POLICY", num_args = 1.., value_delimiter = ',')]
+    pub(crate) policy: Vec<PathBuf>,
+
+    /// A file of this process that keeps what was accepted for its next start: mail domains that have just left the
+    /// policy, the last good form of what is broken. With `--store redb:PATH` it is `PATH.policy.json`
+    #[arg(long, value_name = "FILE", env = "TORWART_POLICY_STATE")]
+    pub(crate) policy_state: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Verdict")]
+pub(crate) struct AskArgs {
+    /// Where `torwart verdict` is: `http://HOST:PORT`, `https://HOST:PORT`, or `dns://NAME:PORT` (encrypted if
+    /// --verdict-ca is given); repeatable. All addresses of a name are used, and looked up again every few seconds
+    #[arg(long, value_name = "URL", env = "TORWART_VERDICT", num_args = 1.., value_delimiter = ',')]
+    pub(crate) verdict: Vec<String>,
+
+    /// The authorities (PEM) that sign the verdict's certificate; without it, those that browsers trust. Read again when
+    /// it changes, as the other two
+    #[arg(long, value_name = "FILE", env = "TORWART_VERDICT_CA")]
+    pub(crate) verdict_ca: Vec<PathBuf>,
+
+    /// The certificate chain (PEM) that this edge shows to the verdict
+    #[arg(long, value_name = "FILE", env = "TORWART_VERDICT_CERT")]
+    pub(crate) verdict_cert: Vec<PathBuf>,
+
+    /// The private key (PEM) of --verdict-cert
+    #[arg(long, value_name = "FILE", env = "TORWART_VERDICT_KEY")]
+    pub(crate) verdict_key: Vec<PathBuf>,
+
+    /// The name that must be in the verdict's certificate
+    #[arg(long, value_name = "NAME", env = "TORWART_VERDICT_SERVER_NAME", default_value = "torwart-verdict")]
+    pub(crate) verdict_server_name: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -56,11 +157,8 @@ pub(crate) struct EdgeArgs {
     #[arg(value_delimiter = ',')]
     pub(crate) smtp_listen: Vec<String>,
 
-    /// Where to serve /metrics, /healthz, /readyz and /policy
-    #[arg(long, value_name = "ADDR", env = "TORWART_ADMIN_LISTEN", default_value = "127.0.0.1:9900")]
-    pub(crate) admin_listen: Vec<String>,
-
-    /// The gateway's own name, in the banner and in Received; without it the MailGateway's
+    /// The gateway's own name, in the banner and in Received; without it the MailGateway's (`run`) or the machine's
+    /// (`edge`)
     #[arg(long, value_name = "NAME", env = "TORWART_HOSTNAME")]
     pub(crate) hostname: Vec<String>,
 
@@ -92,19 +190,60 @@ pub(crate) struct EdgeArgs {
     /// Connections at one time from one client network (/24 of IPv4, /64 of IPv6); more hear 421
     #[arg(long, value_name = "N", env = "TORWART_MAX_CONNECTIONS_PER_NETWORK", default_value = "100")]
     pub(crate) max_connections_per_network: Vec<String>,
+}
 
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Process")]
+pub(crate) struct EdgeAdminArgs {
+    /// Where to serve /metrics, /healthz, /readyz and /policy
+    #[arg(long, value_name = "ADDR", env = "TORWART_ADMIN_LISTEN", default_value = "127.0.0.1:9900")]
+    pub(crate) admin_listen: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Process")]
+pub(crate) struct DrainArgs {
     /// How long connections are still accepted after SIGTERM, while load balancers take note
     #[arg(long, value_name = "TIME", env = "TORWART_DRAIN_DELAY", default_value = "5s")]
     pub(crate) drain_delay: Vec<String>,
 
-    /// How long sessions may go on after that
+    /// How long what is under way may go on after that
     #[arg(long, value_name = "TIME", env = "TORWART_DRAIN_TIMEOUT", default_value = "60s")]
     pub(crate) drain_timeout: Vec<String>,
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Verdict")]
-pub(crate) struct VerdictArgs {
+#[command(next_help_heading = "Service")]
+pub(crate) struct GrpcArgs {
+    /// Where to answer `torwart edge`
+    #[arg(long, value_name = "ADDR", env = "TORWART_GRPC_LISTEN", default_value = "127.0.0.1:9901")]
+    pub(crate) grpc_listen: Vec<String>,
+
+    /// The certificate chain (PEM) of this service; without it, nothing is encrypted. Read again when it changes, as the
+    /// other two
+    #[arg(long, value_name = "FILE", env = "TORWART_GRPC_CERT")]
+    pub(crate) grpc_cert: Vec<PathBuf>,
+
+    /// The private key (PEM) of --grpc-cert
+    #[arg(long, value_name = "FILE", env = "TORWART_GRPC_KEY")]
+    pub(crate) grpc_key: Vec<PathBuf>,
+
+    /// The authorities (PEM) that sign the certificates which clients must show; without it they need none
+    #[arg(long, value_name = "FILE", env = "TORWART_GRPC_CLIENT_CA")]
+    pub(crate) grpc_client_ca: Vec<PathBuf>,
+
+    /// Only clients whose certificate has one of these DNS names may ask
+    #[arg(long, value_name = "NAME", env = "TORWART_GRPC_CLIENT_NAME", value_delimiter = ',')]
+    pub(crate) grpc_client_name: Vec<String>,
+
+    /// Where to serve /metrics, /healthz, /readyz and /policy
+    #[arg(long, value_name = "ADDR", env = "TORWART_ADMIN_LISTEN", default_value = "127.0.0.1:9902")]
+    pub(crate) admin_listen: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct StoreArgs {
     /// A file with the key that hides addresses in the store; repeatable: the first writes, all read
     #[arg(long, value_name = "FILE", env = "TORWART_STORE_KEY_FILE", value_delimiter = ',')]
     pub(crate) store_key_file: Vec<PathBuf>,
@@ -112,6 +251,18 @@ pub(crate) struct VerdictArgs {
     /// How long one question to the store may take; then its `onStoreFailure` holds
     #[arg(long, value_name = "TIME", env = "TORWART_STORE_TIMEOUT", default_value = "100ms")]
     pub(crate) store_timeout: Vec<String>,
+
+    /// The ACL user at Redis or Valkey; without it the one of the URL, or the default user
+    #[arg(long, value_name = "NAME", env = "TORWART_STORE_USERNAME")]
+    pub(crate) store_username: Vec<String>,
+
+    /// A file with that user's password; read again at each connection
+    #[arg(long, value_name = "FILE", env = "TORWART_STORE_PASSWORD_FILE")]
+    pub(crate) store_password_file: Vec<PathBuf>,
+
+    /// The authorities (PEM) that sign the certificates of a store with TLS; without it, those that browsers trust
+    #[arg(long, value_name = "FILE", env = "TORWART_STORE_CA")]
+    pub(crate) store_ca: Vec<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -131,132 +282,21 @@ pub(crate) struct LogArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Traces")]
+pub(crate) struct TraceArgs {
+    /// Where traces go (OTLP over gRPC), as in `http://collector:4317`; `https` trusts the authorities that browsers
+    /// trust. Without it none are made
+    #[arg(long, value_name = "URL", env = "TORWART_OTLP_ENDPOINT")]
+    pub(crate) otlp_endpoint: Vec<String>,
+
+    /// The part of all sessions that is traced, from 0 to 1. The edge chooses them; a verdict goes by that
+    #[arg(long, value_name = "PART", env = "TORWART_TRACE_SAMPLE_RATIO", default_value = "0.01")]
+    pub(crate) trace_sample_ratio: Vec<String>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
     /// Policy files, or directories of *.yaml and *.yml files
     #[arg(long, value_name = "PATH", env = "TORWART_POLICY", num_args = 1.., value_delimiter = ',')]
     pub(crate) policy: Vec<PathBuf>,
-}
-
-/// What reading the arguments came to.
-#[derive(Debug)]
-pub(crate) struct Parsed {
-    /// `None` if so much is wrong that nothing can be made of the rest.
-    pub(crate) cli: Option<Cli>,
-    /// What was not understood, one line each; those arguments were left out of `cli`.
-    pub(crate) mistakes: Vec<String>,
-}
-
-/// The command line's definition. Values from the environment stay out of the help: they may be secret.
-pub(crate) fn command() -> clap::Command {
-    Cli::command().mut_subcommands(|sub| sub.mut_args(|argument| argument.hide_env_values(true)))
-}
-
-/// Reads the arguments (the first is the program's name). Unlike clap alone, it does not stop at the first
-/// argument it does not know. `Err` is help or version, to be printed.
-pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Parsed, clap::Error> {
-    let mut rest = arguments;
-    let mut mistakes = Vec::new();
-    // Each round removes at least one argument, so this ends.
-    loop {
-        let parsed =
-            command().try_get_matches_from(&rest).and_then(|matches| Cli::from_arg_matches(&matches));
-        let error = match parsed {
-            Ok(cli) => return Ok(Parsed { cli: Some(cli), mistakes }),
-            Err(error) => error,
-        };
-        if !error.use_stderr() {
-            return Err(error);
-        }
-        mistakes.push(first_line(&error));
-        if !remove_offender(&mut rest, &error) {
-            return Ok(Parsed { cli: None, mistakes });
-        }
-    }
-}
-
-/// Takes the argument that `error` is about, and a value that belongs to it, out of `arguments`.
-fn remove_offender(arguments: &mut Vec<OsString>, error: &clap::Error) -> bool {
-    if !matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidValue) {
-        return false;
-    }
-    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg) else {
-        return false;
-    };
-    // clap says "--store <STORE>" when the value is missing, "--stoer" when it does not know the flag.
-    let name = name.split([' ', '=']).next().unwrap_or(name);
-    let is_it =
-        |argument: &OsString| argument.to_str().is_some_and(|text| text.split('=').next() == Some(name));
-    // The first argument is the program's name, the second the subcommand.
-    let Some(at) = arguments.iter().skip(1).position(is_it).map(|at| at + 1) else {
-        return false;
-    };
-    arguments.remove(at);
-    let is_value = |argument: &OsString| argument.to_str().is_some_and(|text| !text.starts_with('-'));
-    if at > 1 && error.kind() == ErrorKind::UnknownArgument && name.starts_with("--") {
-        while arguments.get(at).is_some_and(is_value) {
-            arguments.remove(at);
-        }
-    }
-    true
-}
-
-fn first_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse_words(line: &str) -> Parsed {
-        parse(line.split_whitespace().map(OsString::from).collect()).unwrap()
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        command().debug_assert();
-    }
-
-    #[test]
-    fn every_flag_has_its_environment_name() {
-        for sub in command().get_subcommands() {
-            for flag in sub.get_arguments().filter_map(|a| a.get_long().map(|long| (long, a.get_env()))) {
-                let (long, env) = flag;
-                if long == "help" {
-                    continue;
-                }
-                let expected = format!("TORWART_{}", long.to_uppercase().replace('-', "_"));
-                assert_eq!(env.and_then(|name| name.to_str()), Some(expected.as_str()), "--{long}");
-            }
-        }
-    }
-
-    #[test]
-    fn every_argument_that_is_not_known_is_reported() {
-        let parsed =
-            parse_words("torwart run --polcy a b --policy c --stoer=x --fast --smtp-listen 127.0.0.1:1");
-        assert_eq!(parsed.mistakes.len(), 3, "{:?}", parsed.mistakes);
-        for (mistake, name) in parsed.mistakes.iter().zip(["--polcy", "--stoer", "--fast"]) {
-            assert!(mistake.contains(name), "{mistake}");
-        }
-        let Some(Cli { command: Command::Run(run) }) = parsed.cli else { panic!("no run") };
-        assert_eq!(run.policy, [PathBuf::from("c")]);
-        assert_eq!(run.edge.smtp_listen, ["127.0.0.1:1"]);
-    }
-
-    #[test]
-    fn a_flag_without_its_value_is_one_mistake_among_others() {
-        let parsed = parse_words("torwart run --store --policy a --nonsense");
-        assert_eq!(parsed.mistakes.len(), 2, "{:?}", parsed.mistakes);
-        assert!(parsed.cli.is_some());
-    }
-
-    #[test]
-    fn a_subcommand_that_is_not_known_ends_the_reading() {
-        let parsed = parse_words("torwart walk --policy a");
-        assert!(parsed.cli.is_none());
-        assert_eq!(parsed.mistakes.len(), 1);
-    }
 }

@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::narrator::Narrator;
 use self::upstream::Upstream;
-use crate::gateway::{Gateway, Options, PolicySource};
+use crate::gateway::{Gateway, Options};
+use crate::process::{self, Service};
+use crate::verdict_half::PolicySource;
 
 /// The mail log, kept in memory so that it can be shown at the end.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +45,7 @@ async fn play(narrator: &mut Narrator) -> anyhow::Result<()> {
     let log = Kept::default();
     let policy = policy(upstream.address.port());
     let options = Options::on_loopback(PolicySource::Text { name: "demo.yaml".to_owned(), text: policy });
-    let gateway = Gateway::start(options, log.clone()).await?;
+    let gateway = Gateway::start(options, process::registry()?, log.clone()).await?;
     let told = story::tell(narrator, &gateway, &upstream, &log).await;
     gateway.stop().await;
     told

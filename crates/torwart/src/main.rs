@@ -1,17 +1,21 @@
 //! The binary: arguments, wiring, admin port, telemetry, shutdown.
 //!
 //! ```text
-//!   cli -> config -> gateway: policy watch, store, verdict engine, edge, admin port
-//!                       ^  ^
-//!                     run  demo
+//!   cli -> config -> run: signals, log, traces
+//!                     |-- run (and demo): gateway ---> edge_half, verdict_half
+//!                     |-- edge:           apart -----> edge_half, gRPC client
+//!                     '-- verdict:        apart -----> verdict_half, gRPC server
 //! ```
 
 mod admin;
+mod apart;
 mod check;
 mod cli;
 mod config;
 mod demo;
+mod edge_half;
 mod gateway;
+mod hostname;
 mod open_files;
 mod output;
 mod own_addresses;
@@ -19,9 +23,11 @@ mod policy_files;
 mod policy_load;
 mod policy_state;
 mod policy_watch;
+mod process;
 mod run;
-mod store;
 mod telemetry;
+mod tls_watch;
+mod verdict_half;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -53,6 +59,16 @@ fn main() -> ExitCode {
             Ok(config) if unknown.is_empty() => run::run(config),
             Ok(_) => refuse("help run", unknown, Vec::new()),
             Err(mistakes) => refuse("help run", unknown, mistakes),
+        },
+        Some(Command::Edge(arguments)) => match config::read_edge(&arguments) {
+            Ok(config) if unknown.is_empty() => run::edge(config),
+            Ok(_) => refuse("help edge", unknown, Vec::new()),
+            Err(mistakes) => refuse("help edge", unknown, mistakes),
+        },
+        Some(Command::Verdict(arguments)) => match config::read_verdict(&arguments) {
+            Ok(config) if unknown.is_empty() => run::verdict(config),
+            Ok(_) => refuse("help verdict", unknown, Vec::new()),
+            Err(mistakes) => refuse("help verdict", unknown, mistakes),
         },
         Some(Command::Check(arguments)) => match config::read_policy_paths(&arguments.policy) {
             Ok(paths) if unknown.is_empty() => check::check(&paths),

@@ -23,7 +23,7 @@ pub(crate) fn make_room(max_connections: usize) -> usize {
 }
 
 /// The soft limit is then the hard one, unless the system will not have it. `None` is no limit.
-fn raise() -> Option<u64> {
+pub(crate) fn raise() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return current;

@@ -37,10 +37,9 @@ pub(crate) struct Compiled {
 /// Who is told of a new policy.
 pub(crate) struct Audience {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) edge: Arc<Edge>,
     pub(crate) admin: Arc<Admin>,
-    /// `--hostname` holds whatever the MailGateway says.
-    pub(crate) fixed_hostname: bool,
+    /// The edge that goes by the MailGateway's hostname.
+    pub(crate) edge: Option<Arc<Edge>>,
 }
 
 /// Mistakes beyond these are counted, not listed: a thousand files may share one.
@@ -159,8 +158,8 @@ impl Audience {
             tracing::warn!(warning, "policy");
         }
         let unchanged = self.engine.policy().is_some_and(|before| before.revision == policy.revision);
-        if !self.fixed_hostname {
-            self.edge.set_hostname(&policy.gateway.hostname);
+        if let Some(edge) = &self.edge {
+            edge.set_hostname(&policy.gateway.hostname);
         }
         if policy.incomplete {
             tracing::error!(
@@ -186,13 +185,19 @@ impl Audience {
         }
     }
 
-    /// Says that what was good before stays.
+    /// Says that what was good before stays, or that there is nothing to answer by.
     pub(crate) fn refuse(&self, mistakes: &[String]) {
         self.report(mistakes);
-        tracing::error!(
-            mistakes = mistakes.len(),
-            "the policy files can't be used; the policy in force stays"
-        );
+        let mistakes = mistakes.len();
+        if self.engine.policy().is_some() {
+            tracing::error!(mistakes, "the policy files can't be used; the policy in force stays");
+        } else {
+            tracing::error!(
+                mistakes,
+                "the policy files can't be used and there is no other policy: until they are mended, all mail is \
+                 deferred with 451"
+            );
+        }
     }
 
     fn report(&self, mistakes: &[String]) {

@@ -1,4 +1,5 @@
-//! What the next run must know of this one: the accepted policy, beside the store that outlives both.
+//! What the next run must know of this one: the accepted policy, beside the store that outlives both or in a file of
+//! its own.
 //!
 //! Without it a restart would forget which mail domains have just left the policy, what an object was before somebody
 //! broke it, and that most domains are gone at once.
@@ -25,16 +26,20 @@ const MOST: u64 = 256 << 20;
 // === impl PolicyState ===
 
 impl PolicyState {
-    /// `PATH.policy.json` beside a store at `PATH`; `None` for a store that forgets.
+    /// `PATH.policy.json` beside a store at `PATH`; `None` for a store that forgets, or is on no disk of ours.
     pub(crate) fn beside(store: &StoreSpec) -> Option<Self> {
         match store {
-            StoreSpec::Memory => None,
+            StoreSpec::Memory | StoreSpec::Redis(_) => None,
             StoreSpec::Redb(store) => {
                 let mut path = store.clone().into_os_string();
                 path.push(".policy.json");
-                Some(Self { path: path.into(), written: None })
+                Some(Self::at(path.into()))
             }
         }
+    }
+
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path, written: None }
     }
 
     /// What an earlier run left. A file that can't be used is reported and otherwise as good as none.

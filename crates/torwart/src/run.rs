@@ -1,21 +1,27 @@
-//! `torwart run`: the gateway until a signal ends it.
+//! `torwart run`, `edge` and `verdict`: serving until a signal ends it.
 //!
 //! | signal | does |
 //! |---|---|
-//! | SIGTERM, SIGINT | ends gracefully: see the edge's drain; a second one ends at once |
+//! | SIGTERM, SIGINT | ends gracefully: see the edge's drain and the verdict's; a second one ends at once |
 //! | SIGHUP | reads policy and certificates again (both are also watched) |
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use prometheus::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use torwart_edge::MailLogOptions;
 use torwart_verdict::StoreSpec;
 
-use crate::config::RunConfig;
-use crate::gateway::{Gateway, Options, PolicySource};
+use crate::apart::{EdgeProcess, VerdictProcess};
+use crate::config::{EdgeCommandConfig, LogConfig, RunConfig, VerdictCommandConfig};
+use crate::edge_half::Telling;
+use crate::gateway::{Gateway, Options};
 use crate::output::Output;
-use crate::{block_on, complain, open_files, telemetry};
+use crate::process::{self, Service, StartError};
+use crate::telemetry::{self, Traces};
+use crate::verdict_half::{PolicyFiles, PolicySource};
+use crate::{block_on, complain, open_files};
 
 struct Signals {
     terminate: Signal,
@@ -28,7 +34,78 @@ enum Order {
     Reload,
 }
 
-pub(crate) fn run(config: RunConfig) -> ExitCode {
+/// How serving ended.
+enum End {
+    /// In order, or it never began.
+    Over(ExitCode),
+    /// A second signal: nobody waits for anything any more.
+    AtOnce,
+}
+
+pub(crate) fn run(mut config: RunConfig) -> ExitCode {
+    let log = config.log.clone();
+    launch("run", &log, async |registry| {
+        if config.store.spec == StoreSpec::Memory {
+            tracing::warn!("--store memory: a restart forgets every sender; use --store redb:PATH to keep them");
+        }
+        warn_of_forgetting(&config.policy, &config.store.spec);
+        config.edge.max_connections = open_files::make_room(config.edge.max_connections);
+        let options = Options {
+            policy: PolicySource::Files(config.policy),
+            store: config.store,
+            edge: config.edge,
+            telling: telling(&config.log),
+        };
+        let gateway = Gateway::start(options, registry, std::io::stdout()).await?;
+        let smtp: Vec<String> = gateway.smtp_addresses().iter().map(ToString::to_string).collect();
+        tracing::info!(smtp = smtp.join(","), admin = %gateway.admin_address(), "ready");
+        Ok(gateway)
+    })
+}
+
+pub(crate) fn edge(mut config: EdgeCommandConfig) -> ExitCode {
+    let log = config.log.clone();
+    launch("edge", &log, async |registry| {
+        config.edge.max_connections = open_files::make_room(config.edge.max_connections);
+        EdgeProcess::start(config.ask, config.edge, telling(&config.log), registry, std::io::stdout()).await
+    })
+}
+
+pub(crate) fn verdict(config: VerdictCommandConfig) -> ExitCode {
+    let log = config.log.clone();
+    launch("verdict", &log, async |registry| {
+        open_files::raise();
+        warn_of_forgetting(&config.policy, &config.store.spec);
+        let policy = PolicySource::Files(config.policy);
+        VerdictProcess::start(policy, config.store, config.service, registry).await
+    })
+}
+
+fn warn_of_forgetting(policy: &PolicyFiles, store: &StoreSpec) {
+    if policy.state.is_none() && !matches!(store, StoreSpec::Redb(_)) {
+        tracing::warn!(
+            "without --policy-state FILE a restart forgets the mail domains that have just left the policy, whose mail \
+             is refused then, and the last good form of what is broken"
+        );
+    }
+}
+
+fn telling(log: &LogConfig) -> Telling {
+    let mail_log = MailLogOptions { addresses: log.addresses, format: log.format, pod: pod() };
+    Telling { mail_log, trace_sample_ratio: log.trace.as_ref().map(|trace| trace.sample_ratio) }
+}
+
+/// Kubernetes gives a pod its name as HOSTNAME.
+fn pod() -> Option<Arc<str>> {
+    std::env::var("HOSTNAME").ok().map(Arc::from)
+}
+
+/// Starts log and traces, serves what `start` starts until a signal ends it, and writes the last of both.
+fn launch<S: Service>(
+    role: &'static str,
+    log: &LogConfig,
+    start: impl AsyncFnOnce(Registry) -> Result<S, StartError>,
+) -> ExitCode {
     let output = match Output::stdout() {
         Ok(output) => output,
         Err(error) => {
@@ -36,64 +113,69 @@ pub(crate) fn run(config: RunConfig) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    telemetry::start(output.clone(), config.log.format, config.log.level);
-    let code = block_on(serve(config));
+    let code = block_on(async {
+        let pod = pod();
+        let traces = log.trace.as_ref().map(|trace| Traces::start(&trace.endpoint, role, pod.as_deref()));
+        let (traces, failure) = match traces.transpose() {
+            Ok(traces) => (traces, None),
+            Err(reason) => (None, Some(reason)),
+        };
+        telemetry::start(output.clone(), log.format, log.level, traces.as_ref());
+        if let Some(reason) = failure {
+            return fail(&[reason]);
+        }
+        let started = async {
+            let registry = process::registry()?;
+            if let Some(traces) = &traces {
+                traces.register(&registry)?;
+            }
+            start(registry).await
+        };
+        match Box::pin(serve(started)).await {
+            End::Over(code) => {
+                if let Some(traces) = traces {
+                    traces.finish().await;
+                }
+                code
+            }
+            End::AtOnce => ExitCode::FAILURE,
+        }
+    });
     output.flush();
     code
 }
 
-async fn serve(mut config: RunConfig) -> ExitCode {
+async fn serve<S: Service>(start: impl Future<Output = Result<S, StartError>>) -> End {
     // Before anything else, so that no signal ends the process halfway.
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
-        Err(error) => return fail(&[format!("signals can't be listened to: {error}")]),
+        Err(error) => return End::Over(fail(&[format!("signals can't be listened to: {error}")])),
     };
-    if config.store == StoreSpec::Memory {
-        tracing::warn!(
-            "--store memory: a restart forgets every sender, the mail domains that have just left the policy, and the \
-             last good form of what is broken; use --store redb:PATH to keep them"
-        );
-    }
-    config.edge.max_connections = open_files::make_room(config.edge.max_connections);
-    let options = Options {
-        policy: PolicySource::Files(config.policy),
-        store: config.store,
-        store_key_files: config.store_key_files,
-        store_timeout: config.store_timeout,
-        edge: config.edge,
-        mail_log: MailLogOptions {
-            addresses: config.log.addresses,
-            format: config.log.format,
-            pod: std::env::var("HOSTNAME").ok().map(Arc::from),
+    let service = tokio::select! {
+        started = start => match started {
+            Ok(service) => service,
+            Err(error) => return End::Over(fail(&error.0)),
         },
+        () = signals.stop() => return End::Over(ExitCode::SUCCESS),
     };
-    let gateway = tokio::select! {
-        started = Gateway::start(options, std::io::stdout()) => match started {
-            Ok(gateway) => gateway,
-            Err(error) => return fail(&error.0),
-        },
-        () = signals.stop() => return ExitCode::SUCCESS,
-    };
-    let smtp: Vec<String> = gateway.smtp_addresses().iter().map(ToString::to_string).collect();
-    tracing::info!(smtp = smtp.join(","), admin = %gateway.admin_address(), "ready");
     let mut stop = loop {
         match signals.next().await {
             Order::Reload => {
                 tracing::info!("told to read policy and certificates again");
-                gateway.reload();
+                service.reload();
             }
-            Order::Stop => break Box::pin(gateway.stop()),
+            Order::Stop => break Box::pin(service.stop()),
         }
     };
     tracing::info!("stopping; a second signal ends at once");
     tokio::select! {
         () = &mut stop => {
             tracing::info!("stopped");
-            ExitCode::SUCCESS
+            End::Over(ExitCode::SUCCESS)
         }
         () = signals.stop() => {
-            tracing::warn!("stopped at once by a second signal; open sessions were cut off");
-            ExitCode::FAILURE
+            tracing::warn!("stopped at once by a second signal; what was under way was cut off");
+            End::AtOnce
         }
     }
 }

@@ -1,26 +1,40 @@
 //! Log lines about the process itself, on standard output beside the mail log, so that one stream holds all.
-//! As JSON they carry `"event":"log"`, where the mail log has `transaction` or `session`.
+//! As JSON they carry `"event":"log"`, where the mail log has `transaction` or `session`. Traces go elsewhere.
+
+mod traces;
 
 use std::fmt::{self, Write};
 
 use jiff::Timestamp;
 use torwart_edge::LogFormat;
+use torwart_proto::trace::TARGET;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub(crate) use self::traces::Traces;
 use crate::output::Output;
 
-/// Sends every event of `level` and above to `output`. Call once; later calls change nothing.
-pub(crate) fn start(output: Output, format: LogFormat, level: Level) {
-    // Libraries speak up only where something is wrong, unless everything is asked for.
+/// Sends every event of `level` and above to `output`, and spans to `traces`; without that, no span is made. Call once;
+/// later calls change nothing.
+pub(crate) fn start(output: Output, format: LogFormat, level: Level, traces: Option<&Traces>) {
+    let lines = Lines { output, format }.with_filter(wanted(level));
+    let registry = tracing_subscriber::registry().with(lines);
+    let _ = match traces {
+        Some(traces) => registry.with(traces.layer()).try_init(),
+        None => registry.try_init(),
+    };
+}
+
+/// Libraries speak up only where something is wrong, unless everything is asked for. Traces are no lines.
+fn wanted(level: Level) -> Targets {
     let libraries = if level == Level::TRACE { LevelFilter::TRACE } else { LevelFilter::WARN };
-    let filter =
-        Targets::new().with_default(libraries).with_target("torwart", LevelFilter::from_level(level));
-    let lines = Lines { output, format }.with_filter(filter);
-    let _ = tracing_subscriber::registry().with(lines).try_init();
+    Targets::new()
+        .with_default(libraries)
+        .with_target("torwart", LevelFilter::from_level(level))
+        .with_target(TARGET, LevelFilter::OFF)
 }
 
 struct Lines {
@@ -153,6 +167,17 @@ mod tests {
         output.flush();
         let bytes = target.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn without_a_collector_no_span_is_made_at_any_level() {
+        for level in [Level::INFO, Level::TRACE] {
+            let output = Output::start(Shared::default()).unwrap();
+            let lines = Lines { output, format: LogFormat::Json }.with_filter(wanted(level));
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+                assert!(torwart_proto::trace::root("session").is_disabled(), "{level}");
+            });
+        }
     }
 
     #[test]

@@ -19,6 +19,15 @@ impl Files {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
+
+    /// A certificate and its key.
+    fn pair(&self) -> (PathBuf, PathBuf) {
+        let made = rcgen::generate_simple_self_signed(["torwart-verdict".to_owned()]).unwrap();
+        let (certificate, key) = (self.path("cert.pem"), self.path("key.pem"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        (certificate, key)
+    }
 }
 
 fn torwart(line: &str, environment: &[(&str, &str)]) -> Output {
@@ -45,7 +54,7 @@ fn each_mistake_is_named_with_its_flag() {
     let files = Files::new();
     let policy = files.path("policy.yaml");
     let directory = files.directory.path().display();
-    let table: [(&str, &[&str]); 28] = [
+    let table: [(&str, &[&str]); 37] = [
         ("", &["--policy: is needed"]),
         ("--policy /nowhere/policy.yaml", &["--policy: /nowhere/policy.yaml can't be read"]),
         ("--smtp-listen 25", &["--smtp-listen: \"25\" is not an address and port"]),
@@ -76,8 +85,31 @@ fn each_mistake_is_named_with_its_flag() {
         ("--max-connections many", &["--max-connections: \"many\" is not a whole number"]),
         ("--drain-delay 5", &["--drain-delay: \"5\" has no unit"]),
         ("--drain-timeout 2h", &["--drain-timeout: \"2h\" is more than"]),
-        ("--store sqlite:/x", &["--store: is neither memory nor redb:PATH"]),
-        ("--store redis://u:secret@host/0", &["--store: redis is not in this build yet"]),
+        ("--store sqlite:/x", &["--store: is neither memory, redb:PATH nor a redis URL"]),
+        ("--store redis://", &["--store: names no server"]),
+        ("--store-username u", &["--store-username: does nothing without a redis URL in --store"]),
+        (
+            "--store redb:x.redb --store-password-file /nowhere/p --store-ca /nowhere/ca",
+            &[
+                "--store-password-file: does nothing without",
+                "--store-ca: does nothing without a rediss URL",
+                "--store-password-file: /nowhere/p can't be read",
+                "--store-ca: /nowhere/ca can't be read",
+            ],
+        ),
+        (
+            "--store redis://h --store-ca /nowhere/ca",
+            &["--store-ca: does nothing", "--store-ca: /nowhere/ca"],
+        ),
+        ("--store rediss://h --store-ca /nowhere/ca", &["--store-ca: /nowhere/ca can't be read"]),
+        (
+            "--policy kube:torwart-system/default",
+            &["--policy: kube:torwart-system/default: the policy of a cluster"],
+        ),
+        ("--trace-sample-ratio 1.5", &["--trace-sample-ratio: \"1.5\" is not a number from 0 to 1"]),
+        ("--trace-sample-ratio=-0.1", &["--trace-sample-ratio: \"-0.1\" is not"]),
+        ("--trace-sample-ratio NaN", &["--trace-sample-ratio: \"NaN\" is not"]),
+        ("--otlp-endpoint collector:4317", &["--otlp-endpoint: has neither http:// nor https://"]),
         ("--store redb:", &["--store: names no file"]),
         ("--store redb:/nowhere/at/all.redb", &["--store: /nowhere/at/all.redb can't be made"]),
         ("--store-timeout 0s", &["--store-timeout: \"0s\" is less than"]),
@@ -96,7 +128,121 @@ fn each_mistake_is_named_with_its_flag() {
         assert_mistakes(&format!("run {given} {flags}"), &[], expected);
     }
     let store = format!("run --policy {} --store redb:{directory}", policy.display());
-    assert_mistakes(&store, &[], &["is a directory, but redb needs a file"]);
+    assert_mistakes(&store, &[], &["is a directory, but a file of its own is needed"]);
+    let state = format!("run --policy {} --policy-state {directory}", policy.display());
+    assert_mistakes(&state, &[], &["--policy-state: "]);
+}
+
+#[test]
+fn each_mistake_of_an_edge_is_named_with_its_flag() {
+    let files = Files::new();
+    let (certificate, key) = files.pair();
+    let (certificate, key, text) = (certificate.display(), key.display(), files.path("policy.yaml"));
+    let text = text.display();
+    let http = "--verdict http://127.0.0.1:9901";
+    let dns = "--verdict dns://torwart-verdict:9901";
+    let https = "--verdict https://torwart-verdict:9901";
+    let table: [(String, &[&str]); 18] = [
+        (String::new(), &["--verdict: is needed"]),
+        ("--verdict 127.0.0.1:9901".to_owned(), &["--verdict: \"127.0.0.1:9901\": it begins with http://"]),
+        ("--verdict http://a,http://b:0,grpc://c:1".to_owned(), &["http://a", "http://b:0", "grpc://c:1"]),
+        (
+            format!("{http} --verdict-cert {certificate}"),
+            &["--verdict: http:// is never encrypted", "--verdict-cert: does nothing without --verdict-key"],
+        ),
+        (
+            format!("{dns} --verdict-key {key} --verdict-ca {certificate}"),
+            &["--verdict-key: does nothing without --verdict-cert"],
+        ),
+        (
+            format!("{http} --verdict-ca {certificate}"),
+            &["--verdict: http:// is never encrypted, but there is --verdict-ca"],
+        ),
+        (
+            format!("{http} {https} --verdict-server-name v.example.net"),
+            &["--verdict: http:// is never encrypted, but there is https://"],
+        ),
+        (
+            format!("{dns} --verdict-server-name v.example.net"),
+            &["--verdict-server-name: does nothing without https://"],
+        ),
+        (https.to_owned(), &["--verdict-ca: is needed"]),
+        (format!("{dns} --verdict-cert {certificate} --verdict-key {key}"), &["--verdict-ca: is needed"]),
+        (format!("{https} --verdict-ca /nowhere/ca"), &["--verdict-ca: /nowhere/ca can't be read"]),
+        (format!("{https} --verdict-ca {text}"), &["--verdict-ca/--verdict-cert/--verdict-key: "]),
+        (
+            format!("{https} --verdict-ca {certificate} --verdict-cert {certificate} --verdict-key {text}"),
+            &["--verdict-ca/--verdict-cert/--verdict-key: "],
+        ),
+        (
+            format!("{https} --verdict-ca {certificate} --verdict-ca {certificate}"),
+            &["--verdict-ca: is given 2 times"],
+        ),
+        (
+            format!("{https} --verdict-ca {certificate} --verdict-server-name a_b"),
+            &["--verdict-server-name: \"a_b\" is not a host name"],
+        ),
+        (format!("{http} --smtp-listen x --drain-delay 5"), &["--smtp-listen:", "--drain-delay:"]),
+        // Not an edge's.
+        (format!("{http} --policy {text} --store memory"), &["'--policy'", "'--store'"]),
+        (format!("{http} --grpc-listen 127.0.0.1:1"), &["'--grpc-listen'"]),
+    ];
+    for (flags, expected) in table {
+        assert_mistakes(&format!("edge {flags}"), &[], expected);
+    }
+}
+
+#[test]
+fn each_mistake_of_a_verdict_is_named_with_its_flag() {
+    let files = Files::new();
+    let policy = files.path("policy.yaml");
+    let (certificate, key) = files.pair();
+    let (certificate, key) = (certificate.display(), key.display());
+    let text = policy.display();
+    let table: [(String, &[&str]); 14] = [
+        ("--grpc-listen here".to_owned(), &["--grpc-listen: \"here\" is not an address"]),
+        (
+            "--grpc-listen 0.0.0.0:9902".to_owned(),
+            &["--admin-listen: 127.0.0.1:9902 is taken by --grpc-listen 0.0.0.0:9902"],
+        ),
+        (format!("--grpc-cert {certificate}"), &["--grpc-cert: does nothing without --grpc-key"]),
+        (format!("--grpc-key {key}"), &["--grpc-key: does nothing without --grpc-cert"]),
+        (format!("--grpc-client-ca {certificate}"), &["--grpc-client-ca: does nothing without --grpc-cert"]),
+        (
+            "--grpc-client-name edge".to_owned(),
+            &["--grpc-client-name: does nothing without --grpc-client-ca"],
+        ),
+        (
+            format!("--grpc-cert {certificate} --grpc-key {key} --grpc-client-name edge,b_d"),
+            &["--grpc-client-name: does nothing without --grpc-client-ca", "--grpc-client-name: \"b_d\""],
+        ),
+        (
+            format!("--grpc-cert {certificate} --grpc-key /nowhere/key"),
+            &["--grpc-key: /nowhere/key can't be read"],
+        ),
+        (format!("--grpc-cert {text} --grpc-key {key}"), &["--grpc-cert/--grpc-key/--grpc-client-ca: "]),
+        (
+            format!("--grpc-cert {certificate} --grpc-key {key} --grpc-client-ca {text}"),
+            &["--grpc-cert/--grpc-key/--grpc-client-ca: "],
+        ),
+        ("--drain-delay 5 --drain-timeout 2h".to_owned(), &["--drain-delay:", "--drain-timeout:"]),
+        ("--store-key-file /nowhere/key".to_owned(), &["--store-key-file: /nowhere/key: "]),
+        // Not a verdict's.
+        ("--smtp-listen 127.0.0.1:1 --hostname x".to_owned(), &["'--smtp-listen'", "'--hostname'"]),
+        ("--verdict http://127.0.0.1:1".to_owned(), &["'--verdict'"]),
+    ];
+    for (flags, expected) in table {
+        assert_mistakes(&format!("verdict --policy {text} --store memory {flags}"), &[], expected);
+    }
+    assert_mistakes("verdict", &[], &["--policy: is needed", "--store: is needed"]);
+    assert_mistakes(
+        "verdict --policy kube:torwart-system/default --store x",
+        &[],
+        &[
+            "--policy: kube:torwart-system/default: the policy of a cluster is not in this build",
+            "--store: is neither",
+        ],
+    );
 }
 
 #[test]
@@ -155,17 +301,34 @@ fn a_flag_wins_over_the_environment() {
 }
 
 #[test]
-fn a_password_in_a_store_url_is_never_shown() {
-    let output =
-        torwart("run --store redis://user:hunter2@host", &[("TORWART_STORE", "redis://u:hunter2@h")]);
-    assert!(!String::from_utf8_lossy(&output.stderr).contains("hunter2"));
-    let help = torwart("help run", &[("TORWART_STORE", "redis://u:hunter2@h")]);
-    assert!(!String::from_utf8_lossy(&help.stdout).contains("hunter2"));
+fn a_password_is_never_shown() {
+    let environment = [
+        ("TORWART_STORE", "redis://u:hunter2@h"),
+        ("TORWART_OTLP_ENDPOINT", "http://u:hunter2@h"),
+        ("TORWART_VERDICT", "http://u:hunter2@h"),
+    ];
+    let wrong = [
+        "run --store redis://user:hunter2@host:port --nonsense",
+        "run --store redis://user:hunter2@host --store redis://user:hunter2@host",
+        "run --store hunter2",
+        "run --store redis+cluster://u:hunter2@",
+        "verdict --store redis+sentinel://u:hunter2@host --policy /nowhere",
+        "verdict --store rediss://u:hunter2@host/db --otlp-endpoint https://:hunter2@host",
+        "edge --verdict http://u:hunter2@host:1 --otlp-endpoint http://host?key=hunter2",
+    ];
+    let shown = ["help run", "help edge", "help verdict", "help", "run", "edge", "verdict"];
+    for line in wrong.into_iter().chain(shown) {
+        let output = torwart(line, &environment);
+        for text in [&output.stdout, &output.stderr] {
+            let text = String::from_utf8_lossy(text);
+            assert!(!text.contains("hunter2"), "{line}: {text}");
+        }
+    }
 }
 
 #[test]
 fn what_is_no_subcommand_is_refused() {
-    for line in ["", "walk", "--fast", "verdict --policy x"] {
+    for line in ["", "walk", "--fast", "operator --namespace x"] {
         assert_eq!(torwart(line, &[]).status.code(), Some(2), "{line}");
     }
 }

@@ -2,114 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+mod running;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
-
-const LIMIT: Duration = Duration::from_secs(20);
-
-const POLICY: &str = "
-apiVersion: torwart.dev/v1alpha1
-kind: MailGateway
-metadata: {name: default}
-spec: {hostname: mx.example.net}
----
-apiVersion: torwart.dev/v1alpha1
-kind: MailDomain
-metadata: {name: example, namespace: mail}
-spec: {domains: [example.org], route: {upstreams: [{host: 127.0.0.1, port: 1}]}}
-";
-
-struct Running {
-    child: Child,
-    lines: Receiver<String>,
-    smtp: String,
-    admin: String,
-}
-
-fn command(policy: &Path, flags: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_torwart"));
-    command.env_clear().arg("run").arg("--policy").arg(policy);
-    command.args(["--smtp-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).args(flags);
-    command.stdout(Stdio::piped());
-    command
-}
-
-fn spawn(policy: &Path, flags: &[&str]) -> Running {
-    let mut child = command(policy, flags).spawn().unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    // Without room: as long as the test asks for no line, nobody reads the pipe.
-    let (sender, lines) = sync_channel(0);
-    std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    Running { child, lines, smtp: String::new(), admin: String::new() }
-}
-
-fn start(policy: &Path, flags: &[&str]) -> Running {
-    let mut running = spawn(policy, flags);
-    let ready = running.line("ready");
-    running.smtp = ready["smtp"].as_str().unwrap().to_owned();
-    running.admin = ready["admin"].as_str().unwrap().to_owned();
-    running
-}
-
-impl Running {
-    /// Reads on to the line with this message.
-    #[track_caller]
-    fn line(&mut self, message: &str) -> Value {
-        loop {
-            let line = self.lines.recv_timeout(LIMIT);
-            let line = line.unwrap_or_else(|error| panic!("no line {message:?}: {error}"));
-            let value: Value = serde_json::from_str(&line).unwrap();
-            if value["message"] == message {
-                return value;
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let sent =
-            Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
-        assert!(sent.success());
-    }
-
-    /// What the admin port says.
-    fn get(&self, path: &str) -> String {
-        let mut stream = connect(&self.admin);
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn connect(address: &str) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.set_write_timeout(Some(LIMIT)).unwrap();
-    stream
-}
-
-/// A folder with one good policy file.
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("policy.yaml"), POLICY).unwrap();
-    folder
-}
+use self::running::{POLICY, connect, folder, recipient, run, spawn, start};
 
 fn failed(policy: &Path, flags: &[&str]) -> (Option<i32>, String) {
-    let Output { status, stderr, .. } = command(policy, flags).stderr(Stdio::piped()).output().unwrap();
+    let Output { status, stderr, .. } = run(policy, flags).stderr(Stdio::piped()).output().unwrap();
     (status.code(), String::from_utf8_lossy(&stderr).into_owned())
 }
 
@@ -117,7 +20,7 @@ fn failed(policy: &Path, flags: &[&str]) -> (Option<i32>, String) {
 fn a_signal_ends_it_in_order() {
     for signal in ["TERM", "INT"] {
         let folder = folder();
-        let mut running = start(folder.path(), &["--drain-delay", "0s"]);
+        let mut running = start(run(folder.path(), &["--drain-delay", "0s"]));
         assert!(running.get("/readyz").starts_with("HTTP/1.1 200"));
         running.signal(signal);
         running.line("stopped");
@@ -128,7 +31,7 @@ fn a_signal_ends_it_in_order() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let folder = folder();
-    let mut running = start(folder.path(), &["--drain-delay", "1h"]);
+    let mut running = start(run(folder.path(), &["--drain-delay", "1h"]));
     running.signal("TERM");
     running.line("stopping; a second signal ends at once");
     assert!(running.get("/readyz").starts_with("HTTP/1.1 200"), "still ready during the drain delay");
@@ -139,7 +42,7 @@ fn a_second_signal_ends_it_at_once() {
 #[test]
 fn hang_up_reads_the_policy_again() {
     let folder = folder();
-    let mut running = start(folder.path(), &[]);
+    let mut running = start(run(folder.path(), &[]));
     running.signal("HUP");
     running.line("the policy is the same as before");
 }
@@ -147,7 +50,7 @@ fn hang_up_reads_the_policy_again() {
 #[test]
 fn a_folder_that_was_emptied_or_removed_keeps_the_policy() {
     let folder = folder();
-    let mut running = start(folder.path(), &[]);
+    let mut running = start(run(folder.path(), &[]));
     // The header has the time of day in it.
     let body = |response: String| response.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap();
     let before = body(running.get("/policy"));
@@ -173,26 +76,10 @@ fn it_starts_with_the_good_objects_and_tells_of_the_bad() {
     let bad = POLICY.replace("name: example,", "name: bad,").replace("[example.org]", "[co.uk]");
     let bad = bad.split("---").nth(1).unwrap();
     std::fs::write(folder.path().join("bad.yaml"), bad).unwrap();
-    let mut running = spawn(folder.path(), &[]);
+    let mut running = spawn(run(folder.path(), &[]));
     let mistake = running.line("policy mistake; what was good before stays");
     assert!(mistake["mistake"].as_str().unwrap().contains("bad.yaml:5:"), "{mistake}");
     running.line("ready");
-}
-
-/// What a recipient in this domain hears.
-fn recipient(running: &Running, domain: &str) -> String {
-    let mut stream = connect(&running.smtp);
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut reply = String::new();
-    let commands =
-        ["HELO client.example", "MAIL FROM:<a@sender.example>", &format!("RCPT TO:<bob@{domain}>")];
-    reader.read_line(&mut reply).unwrap();
-    for command in commands {
-        write!(stream, "{command}\r\n").unwrap();
-        reply.clear();
-        reader.read_line(&mut reply).unwrap();
-    }
-    reply
 }
 
 #[test]
@@ -207,7 +94,7 @@ fn a_restart_forgets_neither_what_was_removed_nor_what_was_good_before_it_broke(
         let text = object.replace("name: example,", &format!("name: {name},"));
         std::fs::write(file(name), text.replace("example.org", &format!("{name}.example"))).unwrap();
     }
-    let running = start(folder.path(), &flags);
+    let running = start(run(folder.path(), &flags));
     for domain in ["example.org", "gone.example", "broken.example"] {
         assert!(recipient(&running, domain).starts_with("450 4.2.0"), "{domain}");
     }
@@ -217,7 +104,7 @@ fn a_restart_forgets_neither_what_was_removed_nor_what_was_good_before_it_broke(
     std::fs::write(file("broken"), "}{").unwrap();
     // The second restart goes by what the first one kept.
     for _ in 0..2 {
-        let running = start(folder.path(), &flags);
+        let running = start(run(folder.path(), &flags));
         for (domain, wanted) in [
             ("example.org", "450 4.2.0"),
             ("gone.example", "451 4.3.5"),
@@ -230,7 +117,7 @@ fn a_restart_forgets_neither_what_was_removed_nor_what_was_good_before_it_broke(
     }
     // What is no policy is no reason not to start.
     std::fs::write(store.path().join("g.redb.policy.json"), "{").unwrap();
-    let mut running = spawn(folder.path(), &flags);
+    let mut running = spawn(run(folder.path(), &flags));
     running.line("the policy of the last run can't be used; starting without it");
     running.smtp = running.line("ready")["smtp"].as_str().unwrap().to_owned();
     // Now nobody knows what the broken file was about.
@@ -272,7 +159,7 @@ fn every_address_that_is_taken_is_named() {
 #[test]
 fn output_that_nobody_reads_holds_up_no_mail() {
     let folder = folder();
-    let running = start(folder.path(), &["--log-level", "debug"]);
+    let running = start(run(folder.path(), &["--log-level", "debug"]));
     // A pipe holds 64 KiB; these sessions write many times that, and nobody reads it.
     for number in 0..600 {
         let mut stream = connect(&running.smtp);

@@ -1,6 +1,8 @@
 //! Implements [`Verdicts`] in process: gather, judge, remember.
 
 mod routes;
+mod status;
+mod store_key;
 mod turns;
 
 #[cfg(test)]
@@ -19,18 +21,25 @@ use prometheus::Registry;
 use tokio::time::{Instant, timeout_at};
 use torwart_core::{
     Action, BoxFuture, ConnectionAnswer, ConnectionQuestion, Delivery, DeliveryResult, Envelope, Mailbox,
-    Peer, Reason, RecipientsAnswer, RecipientsQuestion, Route, RouteDigest, Unavailable, Verdicts,
+    Peer, Reason, RecipientsAnswer, RecipientsQuestion, Route, RouteDigest, Unavailable, UnavailableKind,
+    Verdicts,
 };
 use torwart_policy::Policy;
 use torwart_policy::decide::{Facts, GreylistWord, Group, judge, judge_connection, lessons, screen};
 use torwart_policy::greylist::Judged;
+use torwart_proto::trace;
+use tracing::Instrument as _;
 
 use self::routes::RetiredRoutes;
+use self::status::StatusBoard;
+use self::store_key::StoreKeys;
 use self::turns::Turns;
 use crate::clock::Clock;
 use crate::keys::{KeyFileError, Keyring};
 use crate::metrics::{Metrics, Stage, StoreOp};
 use crate::store::{Call, Store, StoreError};
+
+pub use status::{OutcomesPage, PolicyStatus, Status, UpstreamOutcomes};
 
 /// What the store said of a group's recipients, or the one word for all of them.
 type Answers = Result<Vec<Judged>, GreylistWord>;
@@ -48,10 +57,11 @@ pub struct Engine {
     store: Arc<dyn Store>,
     store_timeout: Duration,
     turns: Turns,
-    keys: Keyring,
+    keys: StoreKeys,
     clock: Arc<dyn Clock>,
     own_addresses: Vec<IpAddr>,
     metrics: Metrics,
+    status: StatusBoard,
 }
 
 /// What an [`Engine`] is made of.
@@ -81,9 +91,8 @@ pub enum StartError {
 
 /// `--store-timeout`. Half of all senders wait longer for a banner; a store in the same cluster needs 1 ms.
 pub const DEFAULT_STORE_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// A store that is just being opened, or repaired, may take so long for its first answer.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the start waits for a store on a server: a Cluster takes two connections in a row, some 10 ms.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 // === impl Engine ===
 
@@ -94,23 +103,11 @@ impl Engine {
         let Options { store, clock, key_files, store_timeout, own_addresses } = options;
         let metrics = Metrics::new(registry)?;
         let keys = match Keyring::from_files(&key_files).map_err(StartError::Keys)? {
-            Some(keys) => keys,
-            None => {
-                let mut fresh = [0; 32];
-                getrandom::fill(&mut fresh).map_err(StartError::Random)?;
-                let _timer = metrics.time_store(StoreOp::Secret);
-                let secret = tokio::time::timeout(START_TIMEOUT, store.secret(fresh))
-                    .await
-                    .unwrap_or(Err(StoreError::TimedOut))?;
-                if store.is_persistent() {
-                    tracing::warn!(
-                        store = store.kind(),
-                        "no --store-key-file: the key that hides addresses in the store is kept in the store itself"
-                    );
-                }
-                Keyring::new(&secret)
-            }
+            Some(keys) => StoreKeys::fixed(keys),
+            None => StoreKeys::in_store(&store, &clock, &metrics).await?,
         };
+        // Whoever is asked before that passes everyone. A store that stays away holds nobody up.
+        let _connected = tokio::time::timeout(CONNECT_TIMEOUT, store.connected()).await;
         Ok(Self {
             policy: ArcSwapOption::empty(),
             retired: RetiredRoutes::default(),
@@ -118,6 +115,7 @@ impl Engine {
             store_timeout,
             turns: Turns::default(),
             keys,
+            status: StatusBoard::new(clock.now()),
             clock,
             own_addresses,
             metrics,
@@ -132,6 +130,7 @@ impl Engine {
         if let Some(before) = before {
             self.retired.retire(&before, &policy, self.clock.now());
         }
+        self.status.policy_changed(|| self.policy(), self.clock.now());
     }
 
     /// The policy in force; `None` before the first.
@@ -154,15 +153,16 @@ impl Engine {
         let now = self.clock.now();
         let facts = self.facts(peer, envelope, recipients, 0);
         for lesson in lessons(&policy, &facts, f32::MAX, now) {
-            let revocation = self.keys.revocation(&facts, &lesson.group);
-            let _timer = self.metrics.time_store(StoreOp::Revoke);
+            let revocation = self.keys.current().revocation(&facts, &lesson.group);
             // What is lost here is some distrust: the next refused message makes up for it.
-            let _lost = self.within_limit(self.store.revoke(revocation)).await;
+            let _lost = self.within_limit(StoreOp::Revoke, self.store.revoke(revocation)).await;
         }
     }
 
-    fn policy_in_force(&self) -> Result<Arc<Policy>, Unavailable> {
-        self.policy.load_full().ok_or_else(|| Unavailable("no policy has been loaded yet".into()))
+    pub(crate) fn policy_in_force(&self) -> Result<Arc<Policy>, Unavailable> {
+        self.policy
+            .load_full()
+            .ok_or_else(|| Unavailable::new(UnavailableKind::NoPolicy, "no policy has been loaded yet"))
     }
 
     fn facts<'a>(
@@ -186,10 +186,13 @@ impl Engine {
     }
 
     /// Waits for the store no longer than it may take, and counts its failures.
-    async fn within_limit<T>(&self, call: BoxFuture<'_, Result<T, StoreError>>) -> Option<T> {
-        let result =
-            tokio::time::timeout(self.store_timeout, call).await.unwrap_or(Err(StoreError::TimedOut));
+    async fn within_limit<T>(&self, op: StoreOp, call: BoxFuture<'_, Result<T, StoreError>>) -> Option<T> {
+        let span = trace::current_child(op.span_name());
+        let _timer = self.metrics.time_store(op);
+        let limited = tokio::time::timeout(self.store_timeout, call).instrument(span.clone());
+        let result = limited.await.unwrap_or(Err(StoreError::TimedOut));
         if let Err(error) = &result {
+            trace::fail(&span, error.kind());
             self.store_failed(error);
         }
         result.ok()
@@ -202,29 +205,33 @@ impl Engine {
         if groups.is_empty() {
             return Vec::new();
         }
-        let calls: Vec<_> = groups.iter().map(|group| self.keys.call(facts, group)).collect();
+        let keys = self.keys.current();
+        let calls: Vec<_> = groups.iter().map(|group| keys.call(facts, group)).collect();
         let records = calls.iter().map(Call::weight).sum();
         let deadline = Instant::now() + self.store_timeout / 2;
         let Some(_turn) = self.turns.take(facts.client, records, deadline).await else {
             self.metrics.store_failed(&StoreError::Busy);
             return groups.iter().map(|_| Err(GreylistWord::Overloaded)).collect();
         };
+        let span = trace::current_child(StoreOp::Check.span_name());
         let _timer = self.metrics.time_store(StoreOp::Check);
         let mut asked: Vec<_> =
             calls.into_iter().map(|call| Asked::Waiting(self.store.check(call))).collect();
-        let _all_or_time_out = timeout_at(Instant::now() + self.store_timeout, answered(&mut asked)).await;
+        let limited = timeout_at(Instant::now() + self.store_timeout, answered(&mut asked));
+        let _all_or_time_out = limited.instrument(span.clone()).await;
         if let Some(fault) = self.store.take_fault() {
             self.metrics.store_failed(&fault);
         }
-        asked.into_iter().map(|asked| self.answers(asked)).collect()
+        asked.into_iter().map(|asked| self.answers(asked, &span)).collect()
     }
 
-    fn answers(&self, asked: Asked<'_>) -> Answers {
+    fn answers(&self, asked: Asked<'_>, span: &tracing::Span) -> Answers {
         let result = match asked {
             Asked::Answered(result) => result,
             Asked::Waiting(_) => Err(StoreError::TimedOut),
         };
         result.map_err(|error| {
+            trace::fail(span, error.kind());
             self.store_failed(&error);
             GreylistWord::Failed
         })
@@ -244,6 +251,7 @@ impl Engine {
         let screening = screen(&policy, &facts, self.clock.now());
         if screening.suspect {
             self.metrics.suspect();
+            self.status.suspect(self.clock.now());
         }
         let mut words: Vec<Option<GreylistWord>> = vec![None; recipients.len()];
         let groups = screening.groups(&facts);
@@ -270,24 +278,40 @@ impl Engine {
 
     async fn remember(&self, delivery: Delivery) {
         let _in_flight = self.metrics.call();
-        let Delivery { peer, transaction: _, envelope, recipients, route: _, score, result } = delivery;
+        self.status.reported(|| self.policy(), &delivery, self.clock.now());
+        let Delivery {
+            peer,
+            transaction: _,
+            envelope,
+            recipients,
+            route: _,
+            score,
+            result,
+            upstream: _,
+            upstream_reply: _,
+        } = delivery;
         let is_delivered = match result {
             DeliveryResult::Delivered => true,
             // Only the null sender has taken something that it can give back.
-            DeliveryResult::Deferred | DeliveryResult::Rejected if envelope.sender.is_none() => false,
-            DeliveryResult::Deferred | DeliveryResult::Rejected => return,
+            DeliveryResult::Deferred | DeliveryResult::Rejected | DeliveryResult::Unreachable
+                if envelope.sender.is_none() =>
+            {
+                false
+            }
+            DeliveryResult::Deferred
+            | DeliveryResult::Rejected
+            | DeliveryResult::Unreachable
+            | DeliveryResult::Unknown => return,
         };
         let Some(policy) = self.policy.load_full() else { return };
         let facts = self.facts(&peer, &envelope, &recipients, 0);
         for lesson in lessons(&policy, &facts, score, self.clock.now()) {
-            let call = self.keys.call(&facts, &lesson.group);
+            let call = self.keys.current().call(&facts, &lesson.group);
             // A lesson that is lost costs a sender some trust or a bounce some minutes, never a mail.
             let _lost = if is_delivered {
-                let _timer = self.metrics.time_store(StoreOp::Deliver);
-                self.within_limit(self.store.deliver(call, lesson.trust)).await
+                self.within_limit(StoreOp::Deliver, self.store.deliver(call, lesson.trust)).await
             } else {
-                let _timer = self.metrics.time_store(StoreOp::GiveBack);
-                self.within_limit(self.store.give_back(call)).await
+                self.within_limit(StoreOp::GiveBack, self.store.give_back(call)).await
             };
         }
     }
@@ -308,12 +332,9 @@ impl Engine {
 
     fn find_route(&self, digest: RouteDigest) -> Result<Arc<Route>, Unavailable> {
         let policy = self.policy_in_force()?;
-        policy
-            .routes
-            .get(&digest)
-            .cloned()
-            .or_else(|| self.retired.get(&digest))
-            .ok_or_else(|| Unavailable(format!("no policy has the route {digest}").into()))
+        policy.routes.get(&digest).cloned().or_else(|| self.retired.get(&digest)).ok_or_else(|| {
+            Unavailable::new(UnavailableKind::UnknownRoute, format!("no policy has the route {digest}"))
+        })
     }
 }
 

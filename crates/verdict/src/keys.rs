@@ -67,6 +67,10 @@ impl Keyring {
         Self { first: mac(key), older: Vec::new() }
     }
 
+    pub(crate) fn of_keys<'a>(first: &[u8], older: impl Iterator<Item = &'a [u8]>) -> Self {
+        Self { first: mac(first), older: older.map(mac).collect() }
+    }
+
     /// Reads `--store-key-file`s, in order; white space at the end of a file does not count. None for no files.
     /// Every bad file is reported.
     pub fn from_files(paths: &[PathBuf]) -> Result<Option<Self>, Vec<KeyFileError>> {
@@ -105,6 +109,18 @@ impl Keyring {
         }
     }
 
+    /// Whether two rings write under the same key can be seen by what they make of one name.
+    #[cfg(test)]
+    pub(crate) fn name_of(&self, name: &str) -> Key {
+        hash(&self.first, Kind::Slot, |mac| field(mac, name.as_bytes()))
+    }
+
+    /// How many keys are read.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        1 + self.older.len()
+    }
+
     fn client(&self, ip: IpAddr) -> Tag {
         let network = client_network(ip);
         hash(&self.first, Kind::Client, |mac| identity_field(mac, &Identity::Network(network))).tag()
@@ -113,12 +129,7 @@ impl Keyring {
     /// The keys of what a sender and its client have earned at one mail domain.
     pub(crate) fn revocation(&self, facts: &Facts<'_>, group: &Group<'_>) -> Revocation {
         let call = self.call(facts, group);
-        let mut revocation = Revocation { slot: call.current.slot, known: Vec::new(), counters: Vec::new() };
-        for set in std::iter::once(call.current).chain(call.older) {
-            revocation.known.extend(set.known);
-            revocation.counters.extend(set.counters);
-        }
-        revocation
+        Revocation { sets: std::iter::once(call.current).chain(call.older).collect() }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The verdict: gathers facts, judges them by policy, remembers greylist state.
 //!
 //! ```text
+//!    edge --gRPC--> grpc ---,
+//!                           v
 //!    edge --Verdicts--> Engine --facts--> policy::decide (pure)
 //!                         |  ^               |
 //!                 keyed hashes |        groups to greylist
@@ -11,12 +13,16 @@
 
 pub mod clock;
 pub mod engine;
+pub mod grpc;
 pub mod keys;
 pub mod metrics;
 pub mod store;
+#[cfg(test)]
+mod testing;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use engine::{Engine, Options, StartError};
+pub use grpc::{GrpcError, GrpcServer, GrpcSettings};
 pub use keys::{KeyFileError, Keyring};
 pub use metrics::Metrics;
 pub use store::{Store, StoreError, StoreSpec, open_store};

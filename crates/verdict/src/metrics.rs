@@ -245,6 +245,17 @@ impl StoreOp {
             Self::Secret => "secret",
         }
     }
+
+    /// The name of its span in a trace.
+    pub(crate) fn span_name(self) -> &'static str {
+        match self {
+            Self::Check => "store check",
+            Self::Deliver => "store deliver",
+            Self::GiveBack => "store give_back",
+            Self::Revoke => "store revoke",
+            Self::Secret => "store secret",
+        }
+    }
 }
 
 // === impl Timer, InFlight ===

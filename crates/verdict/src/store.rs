@@ -6,23 +6,29 @@
 mod memory;
 mod overflow;
 mod redb;
+mod redis;
 mod steps;
 mod value;
 
 #[cfg(test)]
 mod suite;
 
+#[cfg(test)]
+pub(crate) use self::redis::TestServer;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use torwart_core::BoxFuture;
 use torwart_policy::greylist::{Judged, Params};
 
 use crate::clock::Clock;
 
 pub use self::redb::{RedbOptions, RedbStore};
+pub use self::redis::{CachedStore, InvalidRedisUrl, RedisOptions, RedisStore, RedisUrl};
 pub use memory::{DEFAULT_MAX_RECORDS, MemoryStore};
 
 /// A keyed hash. A triplet's last two bytes are of its client's hash: all triplets of one client share them, so that
@@ -59,12 +65,11 @@ pub struct KeySet {
     pub counters: Vec<Key>,
 }
 
-/// Trust that is lost.
+/// Trust that is lost: what is known and counted in these sets, one for each key that hides addresses. Their
+/// triplets stay.
 #[derive(Clone, Debug)]
 pub struct Revocation {
-    pub slot: Key,
-    pub known: Vec<Key>,
-    pub counters: Vec<Key>,
+    pub sets: Vec<KeySet>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +86,7 @@ pub struct Stats {
 /// Errors mean that nothing is known of the step's outcome. The caller sets the time limit, and may drop the
 /// future at any point; the step may then still happen.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// As in `memory` or `redb`.
+    /// As in `memory`, `redb` or `redis`.
     fn kind(&self) -> &'static str;
 
     /// Whether records outlive the process.
@@ -117,6 +122,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn take_fault(&self) -> Option<StoreError> {
         None
     }
+
+    /// For a store that others share and that may lose what it holds while we run: a number that changes whenever
+    /// that may have happened (each new connection). None for a store that is this process's own.
+    fn connects(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
+    /// Resolves once every server of the store is connected; for a store that is this process's own, at once.
+    fn connected(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,6 +151,24 @@ pub enum StoreError {
         "the store's file is no longer where it was opened: what is written now is lost with this process"
     )]
     FileGone,
+    #[error("no connection to the store: {0}")]
+    Disconnected(Arc<str>),
+    #[error("the store has failed several times in a row and is not asked for a while")]
+    BreakerOpen,
+    #[error("the store takes no writes: it is a replica")]
+    ReadOnly,
+    #[error("the store has no memory left")]
+    OutOfMemory,
+    #[error("the store is still loading what it saved")]
+    Loading,
+    #[error("the store's cluster is moving these records")]
+    Moved,
+    #[error("the store did not keep a script that it was given")]
+    NoScript,
+    #[error("the store refuses the user, the password or the command: {0}")]
+    Auth(Arc<str>),
+    #[error("a part of the store's cluster is down: {0}")]
+    ClusterDown(Arc<str>),
 }
 
 /// What `--store` says.
@@ -142,23 +176,36 @@ pub enum StoreError {
 pub enum StoreSpec {
     Memory,
     Redb(PathBuf),
+    Redis(RedisUrl),
 }
 
+/// No variant repeats what was written: it may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidStoreSpec {
     #[error("redb: names no file; write redb:/path/to/greylist.redb")]
     NoPath,
-    #[error("{0:?}: this build keeps state in memory or in a file (redb:PATH) only")]
-    Unsupported(Box<str>),
-    #[error("{0:?} is no store; write memory or redb:PATH")]
-    Unknown(Box<str>),
+    #[error(transparent)]
+    Redis(#[from] InvalidRedisUrl),
+    #[error("is no store; write memory, redb:PATH or redis://HOST:6379")]
+    Unknown,
 }
 
 /// Opens what `--store` names. A file is created if it is not there, readable by its owner only.
-pub fn open_store(spec: &StoreSpec, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
+///
+/// A store on a server connects in the background, and so must be opened within a tokio runtime; whether its server
+/// is there plays no part. Its passes are cached in this process (see [`CachedStore`]).
+pub fn open_store(
+    spec: &StoreSpec,
+    clock: Arc<dyn Clock>,
+    redis: &RedisOptions,
+) -> Result<Arc<dyn Store>, StoreError> {
     match spec {
         StoreSpec::Memory => Ok(Arc::new(MemoryStore::new(DEFAULT_MAX_RECORDS, clock))),
         StoreSpec::Redb(path) => Ok(Arc::new(RedbStore::open(path, clock, RedbOptions::default())?)),
+        StoreSpec::Redis(url) => {
+            let store = RedisStore::open(url.clone(), redis)?;
+            Ok(Arc::new(CachedStore::new(Arc::new(store), clock)))
+        }
     }
 }
 
@@ -176,7 +223,23 @@ impl Key {
 
 impl StoreError {
     /// The label values of `torwart_store_failures_total{kind}`.
-    pub const KINDS: [&'static str; 6] = ["timeout", "busy", "closed", "io", "unusable", "file_gone"];
+    pub const KINDS: [&'static str; 15] = [
+        "timeout",
+        "busy",
+        "closed",
+        "io",
+        "unusable",
+        "file_gone",
+        "disconnected",
+        "breaker_open",
+        "readonly",
+        "oom",
+        "loading",
+        "moved",
+        "noscript",
+        "auth",
+        "cluster_down",
+    ];
 
     pub fn kind(&self) -> &'static str {
         match self {
@@ -186,6 +249,15 @@ impl StoreError {
             Self::Io(_) => "io",
             Self::Unusable(_) => "unusable",
             Self::FileGone => "file_gone",
+            Self::Disconnected(_) => "disconnected",
+            Self::BreakerOpen => "breaker_open",
+            Self::ReadOnly => "readonly",
+            Self::OutOfMemory => "oom",
+            Self::Loading => "loading",
+            Self::Moved => "moved",
+            Self::NoScript => "noscript",
+            Self::Auth(_) => "auth",
+            Self::ClusterDown(_) => "cluster_down",
         }
     }
 }
@@ -200,10 +272,8 @@ impl FromStr for StoreSpec {
             None if text == "memory" => Ok(Self::Memory),
             Some(("redb", "")) => Err(InvalidStoreSpec::NoPath),
             Some(("redb", path)) => Ok(Self::Redb(path.into())),
-            Some((scheme, _)) if scheme.starts_with("redis") => {
-                Err(InvalidStoreSpec::Unsupported(text.into()))
-            }
-            _ => Err(InvalidStoreSpec::Unknown(text.into())),
+            Some((scheme, _)) if scheme.starts_with("redis") => Ok(Self::Redis(text.parse()?)),
+            _ => Err(InvalidStoreSpec::Unknown),
         }
     }
 }
@@ -213,6 +283,7 @@ impl fmt::Display for StoreSpec {
         match self {
             Self::Memory => f.write_str("memory"),
             Self::Redb(path) => write!(f, "redb:{}", path.display()),
+            Self::Redis(url) => url.fmt(f),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 use torwart_core::{ListenerTls, Peer, Reply};
 use torwart_smtp::{Session, TlsOffer};
+use tracing::Span;
 
 use super::{Connection, now, session_record};
 use crate::edge::Shared;
@@ -15,6 +16,7 @@ use crate::permits::NetworkPermit;
 use crate::proxy::{self, Decoded, Source};
 use crate::reply;
 use crate::stream::Stream;
+use crate::trace;
 
 /// The connection with its banner ready to be written; `None` when it ended before, which is logged and counted here.
 pub(super) async fn open<S>(
@@ -27,6 +29,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let started = now();
+    let span = shared.sampling.session();
     let mut stream = Stream::Plain(stream);
     let mut input = Vec::new();
     let (address, network) = match network {
@@ -36,13 +39,16 @@ where
             Err((address, outcome)) => {
                 tracing::debug!(%address, outcome = outcome.as_str(), "connection ended before its session");
                 shared.metrics.session(outcome);
-                shared.log.write(session_record(shared.new_id(), address, started, outcome)).await;
+                let id = shared.new_id();
+                trace::end_session(&span, id, None, outcome);
+                let record = session_record(id, address, started, outcome, &span);
+                shared.log.write(record).await;
                 return None;
             }
         },
     };
     let peer = Arc::new(Peer { session: shared.new_id(), address, helo: None, tls: None });
-    let session = greet(&shared, &peer, started).await;
+    let session = greet(&shared, &peer, started, &span).await;
     let received = !input.is_empty();
     Some(Connection {
         shared,
@@ -52,6 +58,7 @@ where
         transaction: None,
         peer,
         started,
+        span,
         had_transaction: false,
         received,
         ending: false,
@@ -59,8 +66,8 @@ where
     })
 }
 
-async fn greet(shared: &Shared, peer: &Arc<Peer>, started: Instant) -> Session {
-    let greeting = shared.greetings.greet(&*shared.verdicts, peer, started).await;
+async fn greet(shared: &Shared, peer: &Arc<Peer>, started: Instant, span: &Span) -> Session {
+    let greeting = shared.greetings.greet(&*shared.verdicts, peer, started, span).await;
     let mut session = Session::new(shared.config.load_full(), now());
     match (greeting.refuse, greeting.tls) {
         (Some((refusal, _)), _) => session.refuse_connection(&reply::to_smtp(&refusal, peer.session)),

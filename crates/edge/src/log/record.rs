@@ -45,6 +45,8 @@ pub(crate) struct TransactionRecord {
     /// False when Monitor let something pass that the policy would have stopped.
     pub(crate) enforced: bool,
     pub(crate) duration_ms: u64,
+    /// If the session is traced.
+    pub(crate) trace_id: Option<Box<str>>,
     pub(crate) recipients: Vec<RecipientRecord>,
 }
 
@@ -68,6 +70,7 @@ pub(crate) struct SessionRecord {
     pub(crate) client: SocketAddr,
     pub(crate) outcome: SessionOutcome,
     pub(crate) duration_ms: u64,
+    pub(crate) trace_id: Option<Box<str>>,
 }
 
 #[derive(Serialize)]
@@ -130,6 +133,7 @@ struct SessionLine<'a> {
     client_port: u16,
     outcome: &'static str,
     duration_ms: u64,
+    trace_id: Option<&'a str>,
     pod: Option<&'a str>,
 }
 
@@ -224,7 +228,7 @@ impl TransactionRecord {
             revision: self.revision.as_ref().map(|revision| &*revision.0),
             enforced: self.enforced,
             duration_ms: self.duration_ms,
-            trace_id: None,
+            trace_id: self.trace_id.as_deref(),
             pod: options.pod.as_deref(),
             recipients: self.recipients.iter().map(|recipient| recipient.line(show)).collect(),
         }
@@ -251,7 +255,7 @@ impl RecipientRecord {
 // === impl SessionRecord ===
 
 impl SessionRecord {
-    fn line<'a>(&self, options: &'a MailLogOptions) -> SessionLine<'a> {
+    fn line<'a>(&'a self, options: &'a MailLogOptions) -> SessionLine<'a> {
         SessionLine {
             event: "session",
             id: Shown(self.id),
@@ -260,6 +264,7 @@ impl SessionRecord {
             client_port: self.client.port(),
             outcome: self.outcome.as_str(),
             duration_ms: self.duration_ms,
+            trace_id: self.trace_id.as_deref(),
             pod: options.pod.as_deref(),
         }
     }

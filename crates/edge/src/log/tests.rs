@@ -61,6 +61,7 @@ fn transaction(recipients: usize) -> Record {
         revision: Some(Revision("abc".into())),
         enforced: true,
         duration_ms: 12,
+        trace_id: None,
         recipients: vec![recipient; recipients],
     }))
 }
@@ -104,13 +105,15 @@ fn a_session_without_a_transaction_has_its_own_line() {
         client: "[2001:db8::1]:25".parse().unwrap(),
         outcome: SessionOutcome::Probe,
         duration_ms: 7,
+        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".into()),
     });
     let value: Value = serde_json::from_str(&line(&record, &MailLogOptions::default())).unwrap();
     assert_eq!(
         value,
         json!({
             "event": "session", "id": "00000000000000000000000001", "time": "1970-01-01T00:00:00.000Z",
-            "client": "2001:db8::1", "client_port": 25, "outcome": "probe", "duration_ms": 7, "pod": null,
+            "client": "2001:db8::1", "client_port": 25, "outcome": "probe", "duration_ms": 7,
+            "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "pod": null,
         })
     );
 }

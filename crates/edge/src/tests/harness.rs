@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use torwart_core::{
     Action, BoxFuture, ClassDigest, ClientIdentity, ConnectionAnswer, ConnectionQuestion, Delivery, Greylist,
     Host, ListenerTls, Mailbox, Protocol, Reason, RecipientVerdict, RecipientsAnswer, RecipientsQuestion,
-    Reply, Revision, Route, RouteDigest, SoftBounce, TlsMode, Unavailable, Upstream, UpstreamTls, Verdicts,
+    Reply, Revision, Route, RouteDigest, SoftBounce, TlsMode, Unavailable, UnavailableKind, Upstream,
+    UpstreamTls, Verdicts,
 };
+use torwart_proto::trace::current_child;
 
 use crate::{Edge, MailLog, MailLogOptions, MailLogWriter, Settings};
 
@@ -61,6 +63,12 @@ impl Script {
             deliveries,
         };
         (script, reported)
+    }
+
+    pub(super) fn change_routes(&mut self, change: impl Fn(&mut Route)) {
+        for route in self.routes.values_mut() {
+            change(Arc::make_mut(route));
+        }
     }
 
     fn judge(recipient: &Mailbox) -> RecipientVerdict {
@@ -124,7 +132,7 @@ impl Verdicts for Script {
     ) -> BoxFuture<'_, Result<ConnectionAnswer, Unavailable>> {
         self.connections_asked.fetch_add(1, Ordering::Relaxed);
         if self.unavailable {
-            return Box::pin(async { Err(Unavailable("gone".into())) });
+            return Box::pin(async { Err(Unavailable::new(UnavailableKind::Unanswered, "gone")) });
         }
         let answer = ConnectionAnswer {
             refuse: self.refuse_connection.clone(),
@@ -141,7 +149,7 @@ impl Verdicts for Script {
     ) -> BoxFuture<'_, Result<RecipientsAnswer, Unavailable>> {
         let named = |name: &str| question.recipients.iter().any(|recipient| &*recipient.local == name);
         if named("lost") {
-            return Box::pin(async { Err(Unavailable("gone".into())) });
+            return Box::pin(async { Err(Unavailable::new(UnavailableKind::Unanswered, "gone")) });
         }
         if named("hang") {
             return Box::pin(std::future::pending());
@@ -154,16 +162,23 @@ impl Verdicts for Script {
             ask_connections: false,
         };
         self.questions.lock().unwrap().push(question);
-        Box::pin(async { Ok(answer) })
+        Box::pin(async {
+            drop(current_child("answering"));
+            Ok(answer)
+        })
     }
 
     fn report_delivery(&self, delivery: Delivery) -> BoxFuture<'_, ()> {
         self.deliveries.send(delivery).ok();
-        Box::pin(async {})
+        Box::pin(async { drop(current_child("learning")) })
     }
 
     fn route(&self, digest: RouteDigest) -> BoxFuture<'_, Result<Arc<Route>, Unavailable>> {
-        let route = self.routes.get(&digest).cloned().ok_or_else(|| Unavailable("no such route".into()));
+        let route = self
+            .routes
+            .get(&digest)
+            .cloned()
+            .ok_or_else(|| Unavailable::new(UnavailableKind::UnknownRoute, "no such route"));
         Box::pin(async { route })
     }
 }
@@ -247,6 +262,23 @@ impl Gateway {
 
     pub(super) async fn delivery(&mut self) -> Delivery {
         soon(self.reported.recv()).await.unwrap()
+    }
+
+    /// Everything that was reported, once all sessions and reports have ended.
+    pub(super) async fn all_deliveries(mut self) -> Vec<Delivery> {
+        self.stop().await;
+        self.reported.close();
+        let mut all = Vec::new();
+        while let Some(delivery) = self.reported.recv().await {
+            all.push(delivery);
+        }
+        all
+    }
+
+    /// Returns when all sessions and reports have ended.
+    pub(super) async fn stop(&mut self) {
+        self.shutdown.cancel();
+        soon(&mut self.running).await.unwrap();
     }
 
     pub(super) fn no_delivery(&mut self) -> bool {

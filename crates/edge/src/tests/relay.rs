@@ -151,7 +151,7 @@ async fn each_upstream_failure_has_its_reply() {
             |line| (line == ".").then_some("close"),
             451,
             "upstream_outcome_unknown",
-            Some(DeliveryResult::Deferred),
+            Some(DeliveryResult::Unknown),
         ),
     ];
     for (answers, code, reason, result) in table {

@@ -17,7 +17,7 @@ use super::harness::{Client, FakeUpstream, Gateway};
 use crate::CertificateFiles;
 
 /// Writes a fresh certificate for `name` and returns it.
-fn issue(folder: &Path, name: &str, files: &CertificateFiles) -> CertificateDer<'static> {
+pub(super) fn issue(folder: &Path, name: &str, files: &CertificateFiles) -> CertificateDer<'static> {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec![name.to_owned()]).unwrap();
     assert!(files.certificate.starts_with(folder));
     std::fs::write(&files.key, signing_key.serialize_pem()).unwrap();
@@ -25,7 +25,7 @@ fn issue(folder: &Path, name: &str, files: &CertificateFiles) -> CertificateDer<
     cert.der().clone()
 }
 
-fn files(folder: &Path, name: &str) -> CertificateFiles {
+pub(super) fn files(folder: &Path, name: &str) -> CertificateFiles {
     CertificateFiles {
         certificate: folder.join(format!("{name}.pem")),
         key: folder.join(format!("{name}.key")),
@@ -37,7 +37,7 @@ async fn gateway(upstream: &FakeUpstream, certificates: Vec<CertificateFiles>) -
 }
 
 /// Shakes hands, trusting only `certificate`.
-async fn start_tls(
+pub(super) async fn start_tls(
     mut client: Client<TcpStream>,
     certificate: &CertificateDer<'static>,
     name: &'static str,

@@ -27,14 +27,25 @@ pub(super) enum RelayState {
     Open(Relay),
     /// Given up for others while the client was silent; to be begun again when it goes on.
     Yielded,
-    /// The upstream, or the message, failed: this is what DATA or the dot will hear.
-    Lost(Said),
-    /// The upstream has had its last word.
-    Spent(DeliveryResult),
+    /// The upstream, or the message, failed.
+    Lost(Loss),
+    /// The dot is on its way, and nobody knows yet.
+    Finishing,
+    /// The upstream said 250 to the dot.
+    Delivered,
 }
 
-/// Which upstream it was and what it said last, for the log.
-#[derive(Debug, Default)]
+/// Why there is no relay.
+#[derive(Clone, Debug)]
+pub(super) struct Loss {
+    /// What RCPT, DATA or the dot will hear.
+    pub(super) said: Said,
+    /// What is reported of it; `None` where it was not the upstream's doing.
+    pub(super) result: Option<DeliveryResult>,
+}
+
+/// Which upstream it was and what it said last, for the log and the report.
+#[derive(Clone, Debug, Default)]
 pub(super) struct UpstreamWord {
     pub(super) name: Option<String>,
     pub(super) reply: Option<String>,
@@ -50,20 +61,22 @@ impl Bound {
         group: &[usize],
         deadline: Instant,
         word: &mut UpstreamWord,
-    ) -> Result<(usize, Vec<RelayReply>), Said> {
+    ) -> Result<(usize, Vec<RelayReply>), Loss> {
         let relay = match &mut self.relay {
             RelayState::Open(relay) => relay,
-            RelayState::Lost(said) => return Err(said.clone()),
-            RelayState::Yielded | RelayState::Spent(_) => return Err(Said::no_route()),
+            RelayState::Lost(loss) => return Err(loss.clone()),
+            RelayState::Yielded | RelayState::Finishing | RelayState::Delivered => {
+                return Err(Said::no_route().into());
+            }
         };
         let paths = paths(asked, group);
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         match relay.recipients(&paths, deadline).await {
             Ok(replies) => Ok((group.len(), replies)),
             Err(refusal) => {
-                let said = word.refused(refusal);
-                self.lose(said.clone());
-                Err(said)
+                let loss = word.refused(refusal);
+                self.lose(loss.clone());
+                Err(loss)
             }
         }
     }
@@ -95,11 +108,11 @@ impl Bound {
     }
 
     /// Lets the upstream go without a dot; the first reason stays.
-    pub(super) fn lose(&mut self, said: Said) {
+    pub(super) fn lose(&mut self, loss: impl Into<Loss>) {
         if !matches!(self.relay, RelayState::Open(_) | RelayState::Yielded) {
             return;
         }
-        if let RelayState::Open(relay) = std::mem::replace(&mut self.relay, RelayState::Lost(said)) {
+        if let RelayState::Open(relay) = std::mem::replace(&mut self.relay, RelayState::Lost(loss.into())) {
             relay.abandon();
         }
     }
@@ -109,11 +122,20 @@ impl Bound {
 
 impl UpstreamWord {
     /// Notes the refusal, and gives what the client hears.
-    pub(super) fn refused(&mut self, refusal: UpstreamRefusal) -> Said {
-        let UpstreamRefusal { reply, reason, upstream, upstream_reply } = refusal;
+    pub(super) fn refused(&mut self, refusal: UpstreamRefusal) -> Loss {
+        let UpstreamRefusal { reply, reason, upstream, upstream_reply, result } = refusal;
         self.name = upstream.or_else(|| self.name.take());
         self.reply = upstream_reply;
-        Said::new(reply, reason)
+        Loss { said: Said::new(reply, reason), result }
+    }
+}
+
+// === impl Loss ===
+
+impl From<Said> for Loss {
+    /// Ours or the client's doing.
+    fn from(said: Said) -> Self {
+        Self { said, result: None }
     }
 }
 

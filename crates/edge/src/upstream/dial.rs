@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::TokioResolver;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
-use torwart_core::{Host, Reason, Reply, TlsMode, Upstream};
+use torwart_core::{DeliveryResult, Host, Reason, Reply, TlsMode, Upstream};
+use torwart_proto::trace::{attribute, current_child, fail};
 use torwart_smtp::StartTlsMode;
 
 use super::UpstreamSettings;
@@ -19,11 +19,13 @@ use super::reply_table::{Judgement, judge};
 use super::setback::{Fault, Setback};
 use super::stream::Stream;
 use super::tls::{TlsConfigs, TlsSetupError, server_name};
+use crate::resolve::{Remember, Resolve, SystemResolver};
+use crate::trace;
 
 /// Opens connections.
 #[derive(Debug)]
 pub(super) struct Dialer {
-    resolver: Result<TokioResolver, String>,
+    resolver: SystemResolver,
     tls: TlsConfigs,
     settings: UpstreamSettings,
     metrics: Arc<UpstreamMetrics>,
@@ -48,11 +50,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 impl Dialer {
     /// Reads the system's resolver configuration (search list, `/etc/hosts`). Without one, names fail when used.
     pub(super) fn new(settings: UpstreamSettings, metrics: Arc<UpstreamMetrics>) -> Self {
-        let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
-        let resolver = resolver.map_err(|error| error.to_string());
-        if let Err(error) = &resolver {
-            tracing::warn!(%error, "no usable resolver configuration: upstreams given by name cannot be reached");
-        }
+        let resolver = SystemResolver::new(Remember::Ttl, settings.resolve);
         Self { resolver, tls: TlsConfigs::new(), settings, metrics }
     }
 
@@ -65,11 +63,14 @@ impl Dialer {
         upstream: &Upstream,
         deadline: Instant,
     ) -> Result<Box<Connection>, Setback> {
+        let span = current_child(trace::CONNECT);
         let dialed = self.dial_all(gate, key, upstream, deadline).await;
-        if let Err(setback) = &dialed
-            && setback.failure != Some(FailureKind::Tls)
-        {
-            gate.not_opened(Instant::now() + self.settings.ejection);
+        if let Err(setback) = &dialed {
+            attribute(&span, trace::FAILURE, setback.failure.map_or("refused", FailureKind::as_str));
+            fail(&span, "not connected");
+            if setback.failure != Some(FailureKind::Tls) {
+                gate.not_opened(Instant::now() + self.settings.ejection);
+            }
         }
         dialed
     }
@@ -110,13 +111,11 @@ impl Dialer {
         }
         let failed =
             |detail: String| Setback::unreachable(FailureKind::Dns, format!("resolving {name}: {detail}"));
-        let resolver = self.resolver.as_ref().map_err(|error| failed(error.clone()))?;
-        let until = deadline.min(Instant::now() + self.settings.resolve);
-        let found = timeout_at(until.into(), resolver.lookup_ip(&**name))
+        let found = timeout_at(deadline.into(), self.resolver.addresses(name))
             .await
             .map_err(|_| failed("no answer in time".to_owned()))?
-            .map_err(|error| failed(error.to_string()))?;
-        Ok(found.iter().take(ADDRESSES).map(|ip| SocketAddr::new(ip, upstream.port)).collect())
+            .map_err(failed)?;
+        Ok(found.into_iter().take(ADDRESSES).map(|ip| SocketAddr::new(ip, upstream.port)).collect())
     }
 
     /// With Opportunistic TLS, a failed handshake is followed by a second connection in clear text, and for some
@@ -232,5 +231,6 @@ fn not_offered() -> Setback {
         upstream_reply: Some("(STARTTLS is not offered)".to_owned()),
         try_next: true,
         failure: Some(FailureKind::Tls),
+        result: Some(DeliveryResult::Unreachable),
     }
 }

@@ -30,7 +30,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use torwart_core::{ClientIdentity, Host, Protocol, Reason, Reply, Route, Upstream};
+use torwart_core::{ClientIdentity, DeliveryResult, Host, Protocol, Reason, Reply, Route, Upstream};
 
 pub use self::metrics::{FailureKind, UpstreamMetrics};
 pub use self::relay::{Final, Relay};
@@ -131,6 +131,8 @@ pub struct RelayReply {
     /// What the upstream said: one line, bounded, without control characters. For the log, never for the client.
     pub upstream_reply: String,
     pub reason: Reason,
+    /// As in [`UpstreamRefusal`].
+    pub result: Option<DeliveryResult>,
 }
 
 /// The upstream, or all of them, would not or could not.
@@ -142,6 +144,9 @@ pub struct UpstreamRefusal {
     pub upstream: Option<String>,
     /// As in [`RelayReply`]; what the upstream did instead of answering stands in parentheses.
     pub upstream_reply: Option<String>,
+    /// What is reported if the transaction ends with this; `None`: the upstream did its job, as with a 550 for a
+    /// recipient that it does not know.
+    pub result: Option<DeliveryResult>,
 }
 
 /// Upstreams remembered before unused ones are forgotten. Policy decides how many there are, not mail.
@@ -330,7 +335,7 @@ impl Upstreams {
         if let Some(kind) = setback.failure {
             self.metrics.failed(kind);
         }
-        self.soften(trust, &mut setback.reply, &mut setback.reason);
+        self.soften(trust, &mut setback.reply, &mut setback.reason, &mut setback.result);
         refusal(Some(&gate.name), setback)
     }
 
@@ -378,8 +383,8 @@ fn unsupported(route: &Route) -> Option<&'static str> {
 }
 
 fn refusal(upstream: Option<&Arc<str>>, setback: Setback) -> UpstreamRefusal {
-    let Setback { reply, reason, upstream_reply, try_next: _, failure: _ } = setback;
-    UpstreamRefusal { reply, reason, upstream: upstream.map(|name| name.to_string()), upstream_reply }
+    let Setback { reply, reason, upstream_reply, try_next: _, failure: _, result } = setback;
+    UpstreamRefusal { reply, reason, upstream: upstream.map(|name| name.to_string()), upstream_reply, result }
 }
 
 #[cfg(test)]

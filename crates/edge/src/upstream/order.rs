@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use torwart_core::Upstream;
 
+use crate::scatter::scatter;
+
 /// Spreads transactions over the upstreams of one priority by their weights.
 #[derive(Debug, Default)]
 pub(super) struct Rotation(AtomicU64);
@@ -40,14 +42,6 @@ fn pick(group: &[&Upstream], turn: u64) -> usize {
         }
     }
     0
-}
-
-/// SplitMix64's output function: routes that take turns do not fall into step with each other.
-fn scatter(count: u64) -> u64 {
-    let mut z = count.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

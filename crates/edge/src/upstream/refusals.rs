@@ -44,6 +44,7 @@ impl Upstreams {
             client_reply: known.reply.clone(),
             upstream_reply: format!("(remembered) {}", known.upstream_reply),
             reason: Reason::UpstreamRejected,
+            result: None,
         })
     }
 

@@ -217,8 +217,8 @@ impl Transaction {
     }
 
     fn softened(&self, recipients: &[&str], mut replies: Vec<RelayReply>) -> Vec<RelayReply> {
-        for RelayReply { client_reply, reason, .. } in &mut replies {
-            self.upstreams.soften(self.trust, client_reply, reason);
+        for RelayReply { client_reply, reason, result, .. } in &mut replies {
+            self.upstreams.soften(self.trust, client_reply, reason, result);
         }
         self.upstreams.remember_refusals(self.trust, recipients, &replies);
         replies
@@ -430,6 +430,7 @@ fn accepted(answer: Answer) -> RelayReply {
         client_reply: RECIPIENT_ACCEPTED.clone(),
         upstream_reply: answer.text,
         reason: Reason::Accepted,
+        result: None,
     }
 }
 
@@ -444,30 +445,33 @@ fn unspeakable() -> RelayReply {
         ),
         upstream_reply: "(not asked: the address needs SMTPUTF8)".to_owned(),
         reason: Reason::UpstreamRejected,
+        result: None,
     }
 }
 
 impl From<Setback> for RelayReply {
     fn from(setback: Setback) -> Self {
-        let Setback { reply, reason, upstream_reply, try_next: _, failure: _ } = setback;
+        let Setback { reply, reason, upstream_reply, try_next: _, failure: _, result } = setback;
         Self {
             accepted: false,
             client_reply: reply,
             upstream_reply: upstream_reply.unwrap_or_default(),
             reason,
+            result,
         }
     }
 }
 
 impl From<RelayReply> for Setback {
     fn from(reply: RelayReply) -> Self {
-        let RelayReply { accepted: _, client_reply, upstream_reply, reason } = reply;
+        let RelayReply { accepted: _, client_reply, upstream_reply, reason, result } = reply;
         Self {
             reply: client_reply,
             reason,
             upstream_reply: Some(upstream_reply),
             try_next: false,
             failure: None,
+            result,
         }
     }
 }

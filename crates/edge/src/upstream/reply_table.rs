@@ -15,10 +15,14 @@
 //! | 450, 451, 452 | MAIL, RCPT, dot | the same code | |
 //! | another 4xx | MAIL, RCPT, dot | 451 | |
 //!
+//! What is reported of the upstream ([`DeliveryResult`], if the transaction ends with it) stands beside each: a 4xx at
+//! MAIL, RCPT or the dot, and 421 anywhere, is `Deferred`; 550-554 at the dot is `Rejected`, and at MAIL or RCPT nothing,
+//! since a server that knows its senders and recipients does its job; every other row is `Unreachable`.
+//!
 //! The text is ours: the upstream's own names hosts that are nobody's business. Its enhanced code (RFC 3463) is kept
 //! where its class agrees with the code that the client hears (RFC 2034 section 4).
 
-use torwart_core::{Reason, Reply};
+use torwart_core::{DeliveryResult, Reason, Reply};
 use torwart_smtp::Stage;
 
 use super::metrics::FailureKind;
@@ -40,6 +44,8 @@ pub(super) struct Refused {
     pub(super) try_next: bool,
     /// What to count; `None` is a server that does its job, such as a 550 for an unknown recipient.
     pub(super) failure: Option<FailureKind>,
+    /// What is reported if the transaction ends with this; `None` is a server that does its job.
+    pub(super) result: Option<DeliveryResult>,
 }
 
 type Enhanced = (u8, u16, u16);
@@ -63,12 +69,14 @@ pub(super) fn judge(stage: Stage, code: u16, enhanced: Option<Enhanced>) -> Judg
             reason: Reason::UpstreamDeferred,
             try_next: true,
             failure: Some(FailureKind::Refused),
+            result: Some(DeliveryResult::Deferred),
         },
         (Stage::Mail | Stage::Rcpt | Stage::Dot, 550..=554) => Refused {
             reply: reply(code, kept(5, enhanced).unwrap_or_else(|| permanent(code)), permanent_text(stage)),
             reason: Reason::UpstreamRejected,
             try_next: false,
             failure: None,
+            result: (stage == Stage::Dot).then_some(DeliveryResult::Rejected),
         },
         (Stage::Mail | Stage::Rcpt | Stage::Dot, 400..=499) => {
             let code = if (450..=452).contains(&code) { code } else { 451 };
@@ -81,6 +89,7 @@ pub(super) fn judge(stage: Stage, code: u16, enhanced: Option<Enhanced>) -> Judg
                 reason: Reason::UpstreamDeferred,
                 try_next: false,
                 failure: None,
+                result: Some(DeliveryResult::Deferred),
             }
         }
         // Only where TLS is required; otherwise the client goes on in clear text.
@@ -89,18 +98,21 @@ pub(super) fn judge(stage: Stage, code: u16, enhanced: Option<Enhanced>) -> Judg
             reason: Reason::UpstreamTls,
             try_next: true,
             failure: Some(FailureKind::Tls),
+            result: Some(DeliveryResult::Unreachable),
         },
         (_, 400..=599) => Refused {
             reply: reply(451, (4, 3, 5), TEXT_CONFIGURATION),
             reason: Reason::UpstreamDeferred,
             try_next: true,
             failure: Some(FailureKind::Refused),
+            result: Some(DeliveryResult::Unreachable),
         },
         _ => Refused {
             reply: reply(451, (4, 5, 0), TEXT_PROTOCOL),
             reason: Reason::UpstreamDeferred,
             try_next: true,
             failure: Some(FailureKind::Protocol),
+            result: Some(DeliveryResult::Unreachable),
         },
     })
 }
@@ -249,6 +261,14 @@ mod tests {
                         (false, _) => Reason::UpstreamDeferred,
                     };
                     assert_eq!(refused.reason, reason, "{name}");
+                    let result = match (stage, code) {
+                        (_, 421) => Some(DeliveryResult::Deferred),
+                        (Stage::Dot, _) if permanent => Some(DeliveryResult::Rejected),
+                        _ if permanent => None,
+                        (Stage::Mail | Stage::Rcpt | Stage::Dot, 400..=499) => Some(DeliveryResult::Deferred),
+                        _ => Some(DeliveryResult::Unreachable),
+                    };
+                    assert_eq!(refused.result, result, "{name}");
                     assert!(refused.reply.text.bytes().all(|b| (b' '..=b'~').contains(&b)), "{name}");
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use torwart_core::{Reason, Reply};
+use torwart_core::{DeliveryResult, Reason, Reply};
 
 use super::connection::Answer;
 use super::metrics::FailureKind;
@@ -31,6 +31,8 @@ pub(super) struct Setback {
     /// Another upstream of the route may do better.
     pub(super) try_next: bool,
     pub(super) failure: Option<FailureKind>,
+    /// What is reported if the transaction ends with this; `None`: the upstream did its job.
+    pub(super) result: Option<DeliveryResult>,
 }
 
 // === impl Fault ===
@@ -74,6 +76,7 @@ impl Fault {
             upstream_reply: Some(format!("({self})")),
             try_next: true,
             failure: Some(self.kind()),
+            result: Some(DeliveryResult::Unreachable),
         }
     }
 
@@ -83,6 +86,7 @@ impl Fault {
             reply: Reply::new(451, (4, 4, 2), "Mail server's answer was lost, try again later"),
             reason: Reason::UpstreamOutcomeUnknown,
             try_next: false,
+            result: Some(DeliveryResult::Unknown),
             ..self.in_transaction()
         }
     }
@@ -109,6 +113,7 @@ impl Setback {
             upstream_reply: Some(format!("({detail})")),
             try_next: true,
             failure: Some(kind),
+            result: Some(DeliveryResult::Unreachable),
         }
     }
 
@@ -119,6 +124,7 @@ impl Setback {
             upstream_reply: None,
             try_next: true,
             failure: Some(FailureKind::Busy),
+            result: Some(DeliveryResult::Deferred),
         }
     }
 
@@ -143,6 +149,7 @@ impl Setback {
             upstream_reply: Some(detail),
             try_next: false,
             failure: None,
+            result: Some(DeliveryResult::Deferred),
         }
     }
 
@@ -154,11 +161,12 @@ impl Setback {
             upstream_reply: Some(format!("({detail})")),
             try_next: true,
             failure: None,
+            result: Some(DeliveryResult::Unreachable),
         }
     }
 
     pub(super) fn refused(refused: Refused, answer: Answer) -> Self {
-        let Refused { reply, reason, try_next, failure } = refused;
-        Self { reply, reason, upstream_reply: Some(answer.text), try_next, failure }
+        let Refused { reply, reason, try_next, failure, result } = refused;
+        Self { reply, reason, upstream_reply: Some(answer.text), try_next, failure, result }
     }
 }

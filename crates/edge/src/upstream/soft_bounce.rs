@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::sync::PoisonError;
 
-use torwart_core::{Reason, Reply, Route, RouteDigest, SoftBounce};
+use torwart_core::{DeliveryResult, Reason, Reply, Route, RouteDigest, SoftBounce};
 
 use super::Upstreams;
 
@@ -38,8 +38,15 @@ impl Trust {
 
 impl Upstreams {
     /// Turns a 5xx into 450 unless the route is to be believed. The enhanced code keeps its subject and detail
-    /// (RFC 3463 section 2).
-    pub(super) fn soften(&self, trust: Trust, reply: &mut Reply, reason: &mut Reason) {
+    /// (RFC 3463 section 2). What is reported of it is then a deferral: whoever made the route should see why its mail
+    /// waits.
+    pub(super) fn soften(
+        &self,
+        trust: Trust,
+        reply: &mut Reply,
+        reason: &mut Reason,
+        result: &mut Option<DeliveryResult>,
+    ) {
         if reply.code < 500 {
             return;
         }
@@ -54,6 +61,7 @@ impl Upstreams {
             let (_, subject, detail) = reply.enhanced;
             *reply = Reply::new(450, (4, subject, detail), reply.text.clone());
             *reason = Reason::UpstreamDeferred;
+            *result = Some(DeliveryResult::Deferred);
         }
     }
 

@@ -290,6 +290,22 @@ proptest! {
     }
 
     #[test]
+    fn what_passes_by_its_counter_is_written_as_if_there_were_none(
+        records in proptest::collection::vec(proptest::option::of(any_record()), 1..6),
+    ) {
+        let params = mk_params();
+        let mut counter = Counter::default();
+        for sender in 0..MAX_COUNTED_SENDERS {
+            counter = counter.delivered(sender, NOW - 40 * HOUR + sender * HOUR, &params);
+        }
+        let with: Vec<_> = judge_all(&records, None, Some(&counter), NOW, &params).collect();
+        let without: Vec<_> = judge_all(&records, None, None, NOW, &params).collect();
+        let writes = |steps: &[Step]| steps.iter().map(|step| step.write).collect::<Vec<_>>();
+        prop_assert_eq!(writes(&with), writes(&without));
+        prop_assert!(with.iter().all(|step| step.judged.passes()));
+    }
+
+    #[test]
     fn one_ripe_recipient_passes_all(records in proptest::collection::vec(proptest::option::of(any_record()), 1..6)) {
         let params = mk_params();
         let alone = records.iter().filter(|r| judge(**r, NOW, &params).judged.passes()).count();

@@ -7,7 +7,7 @@ use super::{Params, Time};
 pub const MAX_COUNTED_SENDERS: u32 = 32;
 
 /// At most one sender is counted an hour (as in postgrey): one burst of a compromised host earns one.
-const COUNT_INTERVAL: u32 = 3600;
+pub const COUNT_INTERVAL: u32 = 3600;
 
 /// The good deliveries of one client identity to one mail domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,7 @@ struct Running {
 async fn start(bind: &str) -> Running {
     let listener = TcpListener::bind(bind).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let admin = Arc::new(Admin::new(Registry::new()));
+    let admin = Arc::new(Admin::with_policy(Registry::new()));
     let stop = CancellationToken::new();
     tokio::spawn(serve(listener, Arc::clone(&admin), stop.clone()));
     Running { address, admin, stop }
@@ -29,14 +29,38 @@ async fn get_path(address: SocketAddr, path: &str) -> String {
     ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await
 }
 
+fn view() -> Arc<PolicyView> {
+    Arc::new(PolicyView { summary: json!({"names": 1}), full: json!({"names": 1, "objects": []}) })
+}
+
 #[tokio::test]
-async fn readiness_follows_what_run_says() {
+async fn it_is_ready_while_it_serves_with_a_policy() {
     let running = start("127.0.0.1:0").await;
-    assert!(get_path(running.address, "/readyz").await.starts_with("HTTP/1.1 503"));
-    assert!(get_path(running.address, "/healthz").await.starts_with("HTTP/1.1 200"));
-    running.admin.ready.store(true, Ordering::Relaxed);
-    assert!(get_path(running.address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    for (serving, policy, status) in
+        [(false, None, "503"), (true, None, "503"), (false, Some(view()), "503"), (true, Some(view()), "200")]
+    {
+        running.admin.serving.store(serving, Ordering::Relaxed);
+        running.admin.policy.store(policy);
+        let answer = get_path(running.address, "/readyz").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{serving}: {answer}");
+        assert!(get_path(running.address, "/healthz").await.starts_with("HTTP/1.1 200"));
+    }
     running.stop.cancel();
+}
+
+#[test]
+fn an_edge_is_ready_without_a_policy() {
+    let admin = Admin::without_policy(Registry::new());
+    assert!(!admin.is_ready());
+    admin.serving.store(true, Ordering::Relaxed);
+    assert!(admin.is_ready());
+}
+
+#[tokio::test]
+async fn an_edge_says_that_it_has_no_policy() {
+    let admin = Arc::new(Admin::without_policy(Registry::new()));
+    let client = Client("127.0.0.1:1024".parse().unwrap());
+    assert_eq!(policy(State(admin), Extension(client)).await.status(), StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -54,16 +78,14 @@ async fn metrics_come_from_the_registry() {
 async fn a_policy_is_shown_in_full_on_loopback() {
     let running = start("127.0.0.1:0").await;
     assert!(get_path(running.address, "/policy").await.starts_with("HTTP/1.1 503"));
-    let view = PolicyView { summary: json!({"names": 1}), full: json!({"names": 1, "objects": []}) };
-    running.admin.policy.store(Some(Arc::new(view)));
+    running.admin.policy.store(Some(view()));
     assert!(get_path(running.address, "/policy").await.ends_with("{\"names\":1,\"objects\":[]}"));
 }
 
 #[tokio::test]
 async fn a_policy_is_shown_by_name_to_others() {
-    let admin = Admin::new(Registry::new());
-    let view = PolicyView { summary: json!({"names": 1}), full: json!({"names": 1, "objects": []}) };
-    admin.policy.store(Some(Arc::new(view)));
+    let admin = Admin::with_policy(Registry::new());
+    admin.policy.store(Some(view()));
     let client = Client("192.0.2.7:1024".parse().unwrap());
     let answer = policy(State(Arc::new(admin)), Extension(client)).await;
     let body = axum::body::to_bytes(answer.into_body(), 1024).await.unwrap();

@@ -1,87 +1,14 @@
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use prometheus::TextEncoder;
-use torwart_core::{
-    ClassDigest, ClientIdentity, Greylist, Host, Id, Protocol, RecipientVerdict, Revision, SoftBounce,
-    TlsMode, Upstream, UpstreamTls,
-};
+use torwart_core::{Greylist, RecipientVerdict};
 use torwart_policy::domains::DomainPattern;
-use torwart_policy::model::{
-    Domain, DomainMatch, Enforcement, Gateway, GreylistMode, Greylisting, Range, RangeAction, RecipientLists,
-    Scoring, SenderLists,
-};
+use torwart_policy::model::{DomainMatch, Enforcement, GreylistMode, Range, RangeAction};
 use torwart_policy::{DomainTable, RangeTable};
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::store::{Call, MemoryStore, Revocation, Stats};
-
-const START: i64 = 1_800_000_000;
-const HOUR: i64 = 3600;
-
-fn mk_route(n: u8) -> Arc<Route> {
-    Arc::new(Route {
-        digest: RouteDigest([n; 16]),
-        protocol: Protocol::Smtp,
-        upstreams: vec![Upstream {
-            host: Host::Name("upstream.example".into()),
-            port: 25,
-            priority: 0,
-            weight: 1,
-            max_connections: 20,
-        }],
-        tls: UpstreamTls { mode: TlsMode::Opportunistic, implicit: false, server_name: None, ca: None },
-        client_identity: ClientIdentity::None,
-        soft_bounce: SoftBounce::UntilFirstDelivery,
-    })
-}
-
-fn mk_policy(revision: &str, route: u8, change: impl FnOnce(&mut Domain, &mut Gateway)) -> Arc<Policy> {
-    let route = mk_route(route);
-    let mut domain = Domain {
-        object: "mail/example-org".into(),
-        enforcement: Enforcement::Enforce,
-        route: route.digest,
-        class: ClassDigest([2; 16]),
-        greylisting: Greylisting {
-            mode: GreylistMode::Suspicious,
-            delay: Duration::from_secs(300),
-            retry_window: Duration::from_secs(48 * 3600),
-            pass_ttl: Duration::from_secs(36 * 24 * 3600),
-            auto_pass_after: 3,
-            prefix_ipv4: 24,
-            prefix_ipv6: 64,
-            pool_identity: true,
-            exempt_recipients: vec!["postmaster".into()],
-            accept_on_store_failure: true,
-        },
-        ranges: RangeTable::default(),
-        senders: SenderLists::default(),
-        recipients: RecipientLists::default(),
-        scoring: Scoring { tag_at: 4.0, greylist_at: 2.0, reject_at: 10.0 },
-        message_size: 1 << 20,
-        max_recipients: 100,
-    };
-    let mut gateway = Gateway {
-        hostname: "mx.example.net".into(),
-        postmaster: None,
-        enforcement: Enforcement::Enforce,
-        removal_grace: Duration::from_secs(86400),
-        ranges: RangeTable::default(),
-        senders: SenderLists::default(),
-    };
-    change(&mut domain, &mut gateway);
-    let known = [(DomainPattern::parse("example.org").unwrap(), Arc::new(domain))];
-    Arc::new(Policy {
-        revision: Revision(revision.into()),
-        gateway,
-        domains: DomainTable::new(known, [], []),
-        routes: HashMap::from([(route.digest, route)]),
-        asks_connections: false,
-        incomplete: false,
-    })
-}
+use crate::store::{MemoryStore, Stats};
+use crate::testing::*;
 
 struct Setup {
     engine: Engine,
@@ -109,34 +36,9 @@ async fn mk_engine(policy: Arc<Policy>) -> Setup {
     setup
 }
 
-fn mk_peer(client: &str) -> Arc<Peer> {
-    Arc::new(Peer {
-        session: Id::from_u128(1),
-        address: (client.parse::<IpAddr>().unwrap(), 4025).into(),
-        helo: Some("mx.sender.example".into()),
-        tls: None,
-    })
-}
-
-fn mk_mailbox(text: &str) -> Mailbox {
-    let (local, domain) = text.rsplit_once('@').unwrap();
-    Mailbox::new(local, domain)
-}
-
-fn mk_envelope(sender: &str) -> Arc<Envelope> {
-    let sender = (!sender.is_empty()).then(|| mk_mailbox(sender));
-    Arc::new(Envelope { sender, declared_size: None, eight_bit: false, smtputf8: false })
-}
-
 impl Setup {
     async fn ask_all(&self, client: &str, sender: &str, recipients: &[&str]) -> Vec<RecipientVerdict> {
-        let question = RecipientsQuestion {
-            peer: mk_peer(client),
-            transaction: Id::from_u128(2),
-            envelope: mk_envelope(sender),
-            recipients: recipients.iter().map(|text| mk_mailbox(text)).collect(),
-            accepted_before: 0,
-        };
+        let question = mk_question(client, sender, recipients);
         self.engine.check_recipients(question).await.unwrap().recipients
     }
 
@@ -145,43 +47,20 @@ impl Setup {
     }
 
     async fn deliver(&self, client: &str, sender: &str, recipient: &str, result: DeliveryResult, score: f32) {
-        let delivery = Delivery {
-            peer: mk_peer(client),
-            transaction: Id::from_u128(2),
-            envelope: mk_envelope(sender),
-            recipients: vec![mk_mailbox(recipient)],
-            route: RouteDigest([1; 16]),
-            score,
-            result,
-        };
+        let delivery = Delivery { score, ..mk_delivery(client, sender, &[recipient], result) };
         self.engine.report_delivery(delivery).await;
     }
 
-    /// The value of a metric by its name and labels, as in the text that is scraped.
     fn metric(&self, series: &str) -> Option<String> {
-        let text = TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
-        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(ToOwned::to_owned))
+        metric(&self.registry, series)
     }
 }
-
-const CLIENT: &str = "192.0.2.7";
-const NEIGHBOUR: &str = "192.0.2.200";
-const STRANGER: &str = "198.51.100.1";
-const ANNA: &str = "anna@sender.example";
-const BOB: &str = "bob@example.org";
 
 #[tokio::test]
 async fn before_the_first_policy_there_is_no_verdict() {
     let setup = mk_engine_over(|clock| Arc::new(MemoryStore::new(100, clock))).await;
-    let peer = mk_peer(CLIENT);
-    assert!(setup.engine.check_connection(ConnectionQuestion { peer: peer.clone() }).await.is_err());
-    let question = RecipientsQuestion {
-        peer,
-        transaction: Id::from_u128(2),
-        envelope: mk_envelope(ANNA),
-        recipients: vec![mk_mailbox(BOB)],
-        accepted_before: 0,
-    };
+    assert!(setup.engine.check_connection(ConnectionQuestion { peer: mk_peer(CLIENT) }).await.is_err());
+    let question = mk_question(CLIENT, ANNA, &[BOB]);
     assert!(setup.engine.check_recipients(question).await.is_err());
     assert!(setup.engine.route(RouteDigest([1; 16])).await.is_err());
     assert!(setup.engine.policy().is_none());
@@ -249,7 +128,7 @@ async fn trust_can_be_taken_back() {
     assert_eq!(setup.ask(CLIENT, "new@elsewhere.example", BOB).await, Some(Greylist::Auto));
     setup.engine.revoke_trust(&mk_peer(CLIENT), &mk_envelope(ANNA), &[mk_mailbox(BOB)]).await;
     assert_eq!(setup.ask(CLIENT, ANNA, "carl@example.org").await, Some(Greylist::New));
-    assert_eq!(setup.ask(CLIENT, "new@elsewhere.example", BOB).await, Some(Greylist::New));
+    assert_eq!(setup.ask(CLIENT, "other@elsewhere.example", BOB).await, Some(Greylist::New));
 }
 
 #[tokio::test]
@@ -346,68 +225,6 @@ async fn a_route_can_be_fetched_while_sessions_that_know_it_last() {
     assert!(!has(1).await && has(2).await && has(3).await);
     assert_eq!(setup.metric("torwart_policy_info{revision=\"r1\"}"), None);
     assert_eq!(setup.metric("torwart_policy_info{revision=\"r3\"}").as_deref(), Some("1"));
-}
-
-/// A store whose calls fail, or never end.
-#[derive(Debug)]
-struct BrokenStore {
-    hangs: AtomicBool,
-    lost: AtomicBool,
-}
-
-impl BrokenStore {
-    fn answer<T: Send + 'static>(&self) -> BoxFuture<'_, Result<T, StoreError>> {
-        if self.hangs.load(Ordering::Relaxed) {
-            return Box::pin(std::future::pending());
-        }
-        Box::pin(std::future::ready(Err(StoreError::Io("READONLY".into()))))
-    }
-}
-
-impl Store for BrokenStore {
-    fn kind(&self) -> &'static str {
-        "broken"
-    }
-
-    fn is_persistent(&self) -> bool {
-        false
-    }
-
-    fn check(&self, _: Call) -> BoxFuture<'_, Result<Vec<Judged>, StoreError>> {
-        self.answer()
-    }
-
-    fn deliver(&self, _: Call, _: bool) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.answer()
-    }
-
-    fn give_back(&self, _: Call) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.answer()
-    }
-
-    fn revoke(&self, _: Revocation) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.answer()
-    }
-
-    fn secret(&self, fresh: [u8; 32]) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
-        Box::pin(std::future::ready(Ok(fresh)))
-    }
-
-    fn sweep(&self) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.answer()
-    }
-
-    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
-        self.answer()
-    }
-
-    fn take_fault(&self) -> Option<StoreError> {
-        self.lost.swap(false, Ordering::Relaxed).then_some(StoreError::FileGone)
-    }
-}
-
-fn mk_broken(hangs: bool) -> Arc<BrokenStore> {
-    Arc::new(BrokenStore { hangs: AtomicBool::new(hangs), lost: AtomicBool::new(false) })
 }
 
 #[tokio::test]

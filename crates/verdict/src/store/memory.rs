@@ -145,7 +145,8 @@ impl Store for MemoryStore {
     }
 
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.step(revocation.known.iter(), |view, _| steps::revoke(view, &revocation))
+        let known = revocation.sets.iter().flat_map(|set| &set.known);
+        self.step(known, |view, _| steps::revoke(view, &revocation))
     }
 
     fn secret(&self, fresh: [u8; 32]) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {

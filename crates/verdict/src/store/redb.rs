@@ -429,7 +429,7 @@ impl Operation {
     fn weight(&self) -> usize {
         match self {
             Self::Check(call, _) | Self::Deliver(call, ..) | Self::GiveBack(call, _) => call.weight(),
-            Self::Revoke(revocation, _) => revocation.known.len(),
+            Self::Revoke(revocation, _) => revocation.sets.iter().map(|set| set.known.len()).sum(),
             Self::Secret(..) | Self::Sweep(_) | Self::Stats(_) => 0,
         }
     }

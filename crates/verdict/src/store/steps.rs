@@ -48,7 +48,7 @@ pub(super) fn check<T: Table>(table: &mut T, call: &Call, now: Time) -> Result<V
             continue;
         }
         answers.push(judged);
-        if dropped && judged.outcome == Greylist::Early {
+        if dropped && matches!(judged.outcome, Greylist::Early | Greylist::Auto) {
             // Or this is its first try.
             call.written(member).for_each(|key| table.overflow().note(call.client, key, now, now));
             continue;
@@ -187,11 +187,13 @@ pub(super) fn give_back<T: Table>(table: &mut T, call: &Call) -> Result<(), T::E
 }
 
 pub(super) fn revoke<T: Table>(table: &mut T, revocation: &Revocation) -> Result<(), T::Error> {
-    for key in &revocation.known {
-        table.remove_record(key)?;
-    }
-    for key in &revocation.counters {
-        table.remove_counter(key)?;
+    for set in &revocation.sets {
+        for key in &set.known {
+            table.remove_record(key)?;
+        }
+        for key in &set.counters {
+            table.remove_counter(key)?;
+        }
     }
     Ok(())
 }
@@ -212,7 +214,7 @@ fn best_record<'a, T: Table>(
 // === impl Call ===
 
 impl Call {
-    fn members(&self) -> std::ops::Range<usize> {
+    pub(super) fn members(&self) -> std::ops::Range<usize> {
         0..self.current.triplets.len() / self.identities.max(1)
     }
 
@@ -248,7 +250,7 @@ impl Call {
         self.current.known.iter().chain(self.older.iter().flat_map(|set| &set.known))
     }
 
-    fn counters(&self) -> impl Iterator<Item = &Key> {
+    pub(super) fn counters(&self) -> impl Iterator<Item = &Key> {
         self.current.counters.iter().chain(self.older.iter().flat_map(|set| &set.counters))
     }
 }

@@ -10,6 +10,7 @@ use torwart_core::Greylist::{self, Auto, Early, Known, New, Passed, StoreFailure
 use torwart_policy::greylist::Params;
 use torwart_policy::model::{GreylistMode, Greylisting};
 
+use super::redis::TestServer;
 use super::*;
 use crate::clock::ManualClock;
 
@@ -21,7 +22,7 @@ pub(crate) fn mk_params(null_sender: bool) -> Params {
     Params::new(&mk_greylisting(), null_sender)
 }
 
-fn mk_greylisting() -> Greylisting {
+pub(crate) fn mk_greylisting() -> Greylisting {
     Greylisting {
         mode: GreylistMode::Always,
         delay: Duration::from_secs(300),
@@ -49,7 +50,7 @@ pub(crate) fn mk_call(sender: u32, identities: &[u32], recipients: &[u32]) -> Ca
     mk_call_under(&[1], sender, identities, recipients)
 }
 
-fn mk_call_under(keys: &[u32], sender: u32, identities: &[u32], recipients: &[u32]) -> Call {
+pub(crate) fn mk_call_under(keys: &[u32], sender: u32, identities: &[u32], recipients: &[u32]) -> Call {
     let set = |key: u32| {
         let trust = if sender == 0 { &[] } else { identities };
         let triplet = |recipient: &u32| {
@@ -61,7 +62,7 @@ fn mk_call_under(keys: &[u32], sender: u32, identities: &[u32], recipients: &[u3
             })
         };
         KeySet {
-            slot: mk_key(&[1, 0, sender]),
+            slot: mk_key(&[key, 0, sender]),
             triplets: recipients.iter().flat_map(triplet).collect(),
             known: trust.iter().map(|identity| mk_key(&[key, 2, sender, *identity])).collect(),
             counters: trust.iter().map(|identity| mk_key(&[key, 3, *identity])).collect(),
@@ -78,23 +79,28 @@ fn mk_call_under(keys: &[u32], sender: u32, identities: &[u32], recipients: &[u3
     }
 }
 
-fn mk_revocation(sender: u32, identities: &[u32]) -> Revocation {
-    let KeySet { slot, known, counters, .. } = mk_call(sender, identities, &[]).current;
-    Revocation { slot, known, counters }
+pub(crate) fn mk_revocation(sender: u32, identities: &[u32]) -> Revocation {
+    Revocation { sets: vec![mk_call(sender, identities, &[]).current] }
 }
 
-/// Every store, fresh, each with its own clock; the folder lives as long as the stores.
+/// Stores, fresh, with one clock; what they need lives as long as they.
 struct Stores {
     stores: Vec<Arc<dyn Store>>,
     clock: Arc<ManualClock>,
-    _folder: tempfile::TempDir,
+    _alive: (tempfile::TempDir, Option<Arc<TestServer>>),
 }
 
-fn mk_stores() -> Stores {
-    mk_stores_of(100_000)
+/// Every store.
+async fn mk_stores() -> Stores {
+    let mut all = mk_bounded_stores(100_000);
+    let server = TestServer::shared();
+    all.stores.push(Arc::new(server.store(all.clock.clone()).await));
+    all._alive.1 = Some(server);
+    all
 }
 
-fn mk_stores_of(max_records: usize) -> Stores {
+/// Those that hold so many records and no more, and sweep by themselves.
+fn mk_bounded_stores(max_records: usize) -> Stores {
     let clock = Arc::new(ManualClock::new(START));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("greylist.redb");
@@ -102,7 +108,7 @@ fn mk_stores_of(max_records: usize) -> Stores {
     let redb = RedbStore::open(&path, clock.clone(), options).unwrap();
     let stores: Vec<Arc<dyn Store>> =
         vec![Arc::new(MemoryStore::new(max_records, clock.clone())), Arc::new(redb)];
-    Stores { stores, clock, _folder: folder }
+    Stores { stores, clock, _alive: (folder, None) }
 }
 
 async fn outcomes(store: &Arc<dyn Store>, call: Call) -> Vec<Greylist> {
@@ -243,8 +249,24 @@ async fn every_store_tells_the_same_stories() {
                 Ask(&[1], 9, &[5], &[Auto]),
                 Revoke(3, &[1]),
                 Ask(&[1], 3, &[5], &[New]),
-                Ask(&[1], 9, &[5], &[New]),
+                Ask(&[1], 10, &[5], &[New]),
                 Ask(&[1], 2, &[5], &[Known]),
+            ],
+        ),
+        (
+            "a first try that passed by trust is a first try when the trust is lost",
+            &[
+                Deliver(&[1], 1, &[1], true),
+                After(HOUR),
+                Deliver(&[1], 2, &[1], true),
+                After(HOUR),
+                Deliver(&[1], 3, &[1], true),
+                Ask(&[1], 9, &[5], &[Auto]),
+                Revoke(3, &[1]),
+                After(299),
+                Ask(&[1], 9, &[5], &[Early]),
+                After(1),
+                Ask(&[1], 9, &[5], &[Passed]),
             ],
         ),
         (
@@ -321,7 +343,7 @@ async fn every_store_tells_the_same_stories() {
         ),
     ];
     for (name, story) in stories {
-        let Stores { stores, clock, _folder } = mk_stores();
+        let Stores { stores, clock, _alive } = mk_stores().await;
         for store in stores {
             clock.set(START);
             for (line, event) in story.iter().enumerate() {
@@ -352,7 +374,7 @@ async fn every_store_tells_the_same_stories() {
 
 #[tokio::test]
 async fn a_new_store_key_reads_what_the_old_one_wrote() {
-    let Stores { stores, clock, _folder } = mk_stores();
+    let Stores { stores, clock, _alive } = mk_stores().await;
     for store in stores {
         clock.set(START);
         assert_eq!(outcomes(&store, mk_call_under(&[1], 1, &[1], &[1])).await, [New]);
@@ -381,7 +403,7 @@ async fn a_new_store_key_reads_what_the_old_one_wrote() {
 
 #[tokio::test]
 async fn the_secret_stays_what_it_was_first() {
-    let Stores { stores, .. } = mk_stores();
+    let Stores { stores, _alive, .. } = mk_stores().await;
     for store in stores {
         assert_eq!(store.secret([1; 32]).await.unwrap(), [1; 32]);
         assert_eq!(store.secret([2; 32]).await.unwrap(), [1; 32]);
@@ -390,7 +412,7 @@ async fn the_secret_stays_what_it_was_first() {
 
 #[tokio::test]
 async fn expired_records_go() {
-    let Stores { stores, clock, _folder } = mk_stores();
+    let Stores { stores, clock, _alive } = mk_bounded_stores(100_000);
     for store in stores {
         clock.set(START);
         for recipient in 0..500 {
@@ -410,7 +432,7 @@ async fn expired_records_go() {
 
 #[tokio::test]
 async fn expired_records_go_with_the_work_of_every_day() {
-    let Stores { stores, clock, _folder } = mk_stores();
+    let Stores { stores, clock, _alive } = mk_bounded_stores(100_000);
     for store in stores {
         clock.set(START);
         for sender in 0..600 {
@@ -426,7 +448,7 @@ async fn expired_records_go_with_the_work_of_every_day() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_first_tries_at_once_exactly_one_is_new() {
-    let Stores { stores, .. } = mk_stores();
+    let Stores { stores, _alive, .. } = mk_stores().await;
     for store in stores {
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..64 {
@@ -441,7 +463,7 @@ async fn of_many_first_tries_at_once_exactly_one_is_new() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_bounces_at_once_exactly_one_passes() {
-    let Stores { stores, clock, _folder } = mk_stores();
+    let Stores { stores, clock, _alive } = mk_stores().await;
     for store in stores {
         clock.set(START);
         outcomes(&store, mk_call(0, &[1], &[1])).await;

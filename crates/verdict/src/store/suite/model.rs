@@ -44,9 +44,8 @@ impl Model {
         };
         let ripe_ones: Vec<u32> = recipients.iter().filter(is_ripe).copied().collect();
         let ripe = !ripe_ones.is_empty();
-        let trusted = sender != 0
-            && (self.known.get(&(sender, identity)).is_some_and(|at| now - at < PASS_TTL)
-                || self.auto(identity));
+        let known = sender != 0 && self.known.get(&(sender, identity)).is_some_and(|at| now - at < PASS_TTL);
+        let auto = sender != 0 && self.auto(identity);
         for recipient in recipients {
             let triplet = (sender, identity, *recipient);
             if ripe {
@@ -56,7 +55,7 @@ impl Model {
                 } else if ripe_ones.contains(recipient) {
                     self.lent.insert(triplet, now + 600);
                 }
-            } else if !trusted {
+            } else if !known {
                 let wait = self.waits.entry(triplet).or_insert(now);
                 if now - *wait > KEPT {
                     *wait = now;
@@ -64,7 +63,7 @@ impl Model {
                 }
             }
         }
-        vec![ripe || trusted; recipients.len()]
+        vec![ripe || known || auto; recipients.len()]
     }
 
     fn auto(&self, identity: u32) -> bool {
@@ -135,9 +134,9 @@ proptest! {
 
     #[test]
     fn every_store_agrees_with_a_naive_model(acts in proptest::collection::vec(any_act(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let Stores { stores, clock, _folder } = mk_stores();
+            let Stores { stores, clock, _alive } = mk_stores().await;
             for store in stores {
                 clock.set(START);
                 let mut model = Model { now: START as Time, ..Model::default() };
@@ -192,9 +191,9 @@ proptest! {
         let longest = i64::from(params.delay().max(if null_sender { LEASE } else { 0 }));
         prop_assert!(longest <= 12 * HOUR);
         let mk_call = || Call { params, ..mk_call(u32::from(!null_sender), &[1], &[1]) };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let Stores { stores, clock, _folder } = mk_stores();
+            let Stores { stores, clock, _alive } = mk_stores().await;
             for store in stores {
                 clock.set(START);
                 let mut deferred_since = None;

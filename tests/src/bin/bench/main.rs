@@ -1,9 +1,11 @@
 //! Torwart beside what it wants to beat, in one run on one machine (the targets are in docs/performance.md).
 //! Started by `tests/bench/run`.
 //!
-//!     torwart-bench [--rows greylist,10k,1m,idle,idle-tls] [--rounds 5] [--seconds 4]
+//!     torwart-bench [--rows greylist,10k,1m,idle,idle-tls,apart,ask,decisions] [--rounds 5] [--seconds 4]
 //!
 //! The servers of a row all run from its start; each round measures them in turn, in an order that turns as well.
+
+mod apart;
 
 use std::fmt::Write;
 use std::io::{BufRead, BufReader};
@@ -56,15 +58,30 @@ fn main() -> Result<()> {
             "1m" => one_megabyte(&options)?,
             "idle" => idle(false)?,
             "idle-tls" => idle(true)?,
+            "apart" => apart::greylist(&options)?,
+            "ask" => apart::ask(&options)?,
+            "decisions" => apart::decisions(&options)?,
             other => bail!("no row is called {other}"),
         }
     }
     Ok(())
 }
 
+// === impl Entrant ===
+
+impl Entrant {
+    /// The one that the others are compared with.
+    fn is_ours(&self) -> bool {
+        self.name.starts_with("Torwart")
+    }
+}
+
+// === impl Options ===
+
 impl Options {
     fn read() -> Result<Self> {
-        let rows = ["greylist", "10k", "1m", "idle", "idle-tls"].map(str::to_owned).to_vec();
+        let rows = ["greylist", "10k", "1m", "idle", "idle-tls", "apart", "ask", "decisions"];
+        let rows = rows.map(str::to_owned).to_vec();
         let mut options = Self { rows, rounds: 5, seconds: 4 };
         let mut words = std::env::args().skip(1);
         while let Some(flag) = words.next() {
@@ -87,19 +104,13 @@ fn greylist(options: &Options) -> Result<()> {
     let sink = bare_server("250")?;
     let floor = bare_server("450")?;
     let (_gateway, ours, _log) = gateway(sink.1, "{mode: Always, delay: 1h}", Gateway::builder())?;
-    let postgrey = Postgrey::start();
-    let postfix = Postfix::start(&PostfixRole::Measured {
-        main: format!(
-            "{POSTFIX}smtpd_recipient_restrictions = check_policy_service inet:{}\n",
-            postgrey.endpoint
-        ),
-    });
+    let (postfix, _postgrey) = greylisting_postfix();
     let mut entrants = [
         entrant("bare TCP server", floor.1),
         entrant("Torwart", ours),
         entrant("Postfix + postgrey", postfix.endpoint),
     ];
-    measure(options, &mut entrants, &["greylist"])?;
+    measure(options, &mut entrants, &["greylist"], CONNECTIONS)?;
     let targets =
         [Target { rival: "bare TCP server", share: 0.5 }, Target { rival: "Postfix + postgrey", share: 5.0 }];
     print_row("greylisted sessions/s", &entrants, &targets);
@@ -119,7 +130,7 @@ fn ten_kilobytes(options: &Options) -> Result<()> {
         entrant("Torwart", ours),
         entrant("Postfix smtpd_proxy_filter", postfix.endpoint),
     ];
-    measure(options, &mut entrants, &["message", "--size", "10240"])?;
+    measure(options, &mut entrants, &["message", "--size", "10240"], CONNECTIONS)?;
     let targets = [
         Target { rival: "HAProxy, TCP mode", share: 1.0 },
         Target { rival: "Postfix smtpd_proxy_filter", share: 4.0 },
@@ -137,7 +148,7 @@ fn one_megabyte(options: &Options) -> Result<()> {
         entrant("HAProxy, TCP mode", haproxy.endpoint),
         entrant("Torwart", ours),
     ];
-    measure(options, &mut entrants, &["message", "--size", "1048576"])?;
+    measure(options, &mut entrants, &["message", "--size", "1048576"], CONNECTIONS)?;
     print_row("1 MB messages, MB/s", &entrants, &[Target { rival: "HAProxy, TCP mode", share: 0.6 }]);
     Ok(())
 }
@@ -187,7 +198,7 @@ fn per_connection(process: &mut Process, to: SocketAddr, count: usize, flags: &[
 
 // === measuring ===
 
-fn measure(options: &Options, entrants: &mut [Entrant], work: &[&str]) -> Result<()> {
+fn measure(options: &Options, entrants: &mut [Entrant], work: &[&str], connections: usize) -> Result<()> {
     let size = work.iter().position(|word| *word == "--size").and_then(|at| work.get(at + 1));
     let megabytes =
         size.and_then(|size| size.parse::<f64>().ok()).filter(|size| *size >= 1e6).map(|size| size / 1e6);
@@ -198,7 +209,7 @@ fn measure(options: &Options, entrants: &mut [Entrant], work: &[&str]) -> Result
             let mut command = generator(entrant.endpoint, work);
             command.args([
                 "--connections",
-                &CONNECTIONS.to_string(),
+                &connections.to_string(),
                 "--seconds",
                 &options.seconds.to_string(),
             ]);
@@ -224,17 +235,14 @@ fn median(results: &[f64]) -> f64 {
 }
 
 fn print_row(work: &str, entrants: &[Entrant], targets: &[Target]) {
-    let ours = entrants
-        .iter()
-        .find(|entrant| entrant.name == "Torwart")
-        .map_or(0.0, |entrant| median(&entrant.results));
+    let ours =
+        entrants.iter().find(|entrant| entrant.is_ours()).map_or(0.0, |entrant| median(&entrant.results));
     for (i, entrant) in entrants.iter().enumerate() {
         let work = if i == 0 { work } else { "" };
         let middle = median(&entrant.results);
         let lowest = entrant.results.iter().copied().fold(f64::INFINITY, f64::min);
         let highest = entrant.results.iter().copied().fold(0.0, f64::max);
-        let ratio =
-            if entrant.name == "Torwart" { String::new() } else { format!("{:.2} of it", ours / middle) };
+        let ratio = if entrant.is_ours() { String::new() } else { format!("{:.2} of it", ours / middle) };
         let mut aim = String::new();
         if let Some(target) = targets.iter().find(|target| target.rival == entrant.name) {
             let verdict = if ours >= target.share * middle { "met" } else { "MISSED" };
@@ -261,6 +269,14 @@ const POSTFIX: &str = "myhostname = postfix.example\n\
 
 fn entrant(name: &'static str, endpoint: SocketAddr) -> Entrant {
     Entrant { name, endpoint, results: Vec::new() }
+}
+
+/// A Postfix that asks postgrey about every recipient.
+fn greylisting_postfix() -> (Postfix, Postgrey) {
+    let postgrey = Postgrey::start();
+    let main =
+        format!("{POSTFIX}smtpd_recipient_restrictions = check_policy_service inet:{}\n", postgrey.endpoint);
+    (Postfix::start(&PostfixRole::Measured { main }), postgrey)
 }
 
 fn gateway(

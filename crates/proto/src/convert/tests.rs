@@ -1,0 +1,4 @@
+mod malformed;
+mod properties;
+mod skew;
+mod values;

@@ -1,0 +1,188 @@
+//! `torwart edge` and `torwart verdict`: the two halves as processes of their own.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use torwart_core::Verdicts;
+use torwart_edge::{ClientSettings, VerdictClient};
+use torwart_proto::tls::{ClientTls, ServerTls, TlsFileError};
+use torwart_verdict::{GrpcServer, GrpcSettings, StoreSpec};
+
+use crate::admin::Admin;
+use crate::config::{AskConfig, EdgeConfig, ServiceConfig, StoreConfig};
+use crate::edge_half::{BoundEdge, RunningEdge, Telling};
+use crate::hostname;
+use crate::own_addresses::own_addresses;
+use crate::process::{AdminPort, RunningAdmin, Service, StartError, both};
+use crate::tls_watch::TlsWatch;
+use crate::verdict_half::{PolicySource, PolicyTask, VerdictHalf, VerdictOptions};
+
+/// A running `torwart edge`.
+pub(crate) struct EdgeProcess {
+    edge: RunningEdge,
+    tls: TlsWatch,
+    admin: RunningAdmin,
+}
+
+/// A running `torwart verdict`.
+pub(crate) struct VerdictProcess {
+    server: JoinHandle<()>,
+    policy: PolicyTask,
+    tls: TlsWatch,
+    admin: RunningAdmin,
+    serving: Arc<Admin>,
+    /// Begins the drain.
+    shutdown: CancellationToken,
+    drain_delay: Duration,
+}
+
+// === impl EdgeProcess ===
+
+impl EdgeProcess {
+    /// Binds every port and serves, whether a verdict is there or not. `log` takes the mail log.
+    pub(crate) async fn start(
+        ask: AskConfig,
+        config: EdgeConfig,
+        telling: Telling,
+        registry: Registry,
+        log: impl Write + Send + 'static,
+    ) -> Result<Self, StartError> {
+        let AskConfig { urls, tls, server_name } = ask;
+        let tls = tls.map(|files| ClientTls::load(files, &server_name)).transpose();
+        let tls = tls.map_err(|errors| bad_files("--verdict-ca/--verdict-cert/--verdict-key", &errors))?;
+        let settings = ClientSettings { tls: tls.clone(), ..ClientSettings::new(urls) };
+        let verdicts = VerdictClient::start(settings, &registry)? as Arc<dyn Verdicts>;
+        let hostname = config.hostname.clone().unwrap_or_else(hostname::of_this_machine);
+        let edge = BoundEdge::bind(&config, hostname, verdicts, telling, log, &registry);
+        let (edge, port) = both(edge, AdminPort::bind(config.admin_listen).await)?;
+        let admin = Arc::new(Admin::without_policy(registry));
+        let process = Self {
+            edge: edge.serve(Arc::clone(&admin)),
+            tls: TlsWatch::start(tls.map(|tls| move || tls.reload())),
+            admin: port.serve(admin)?,
+        };
+        let smtp: Vec<String> = process.edge.addresses().iter().map(ToString::to_string).collect();
+        tracing::info!(smtp = smtp.join(","), admin = %process.admin.address, "ready");
+        Ok(process)
+    }
+}
+
+impl Service for EdgeProcess {
+    fn reload(&self) {
+        self.edge.reload();
+        self.tls.reload();
+    }
+
+    async fn stop(self) {
+        let last_lines = self.edge.stop().await;
+        drop(self.admin);
+        last_lines.write().await;
+    }
+}
+
+// === impl VerdictProcess ===
+
+impl VerdictProcess {
+    /// Opens the store, binds every port and serves. Without a usable policy it serves, too, but is not ready: every
+    /// question is refused, which the edge tells with 451, until there is one.
+    pub(crate) async fn start(
+        policy: PolicySource,
+        store: StoreConfig,
+        config: ServiceConfig,
+        registry: Registry,
+    ) -> Result<Self, StartError> {
+        let ServiceConfig { grpc_listen, admin_listen, tls, client_names, drain } = config;
+        let tls = tls.map(|files| ServerTls::load(files, client_names)).transpose();
+        let tls = tls.map_err(|errors| bad_files("--grpc-cert/--grpc-key/--grpc-client-ca", &errors))?;
+        warn_of(&store.spec, grpc_listen, tls.is_some());
+        let admin = Arc::new(Admin::with_policy(registry.clone()));
+        // Where mail is taken is not known here, but this may be the same machine.
+        let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let options = VerdictOptions {
+            policy,
+            store,
+            smtp_listen: Vec::new(),
+            own_addresses: own_addresses(&[everywhere]),
+        };
+        let half = Box::pin(VerdictHalf::start(options, true, &registry)).await?;
+        let engine = Arc::clone(half.engine());
+        let settings = GrpcSettings {
+            tls: tls.clone(),
+            drain_delay: drain.delay,
+            drain_timeout: drain.timeout,
+            ..GrpcSettings::new(grpc_listen)
+        };
+        let server = GrpcServer::bind(settings, Arc::clone(&engine), &registry).await;
+        let (server, port) = both(server.map_err(StartError::from), AdminPort::bind(admin_listen).await)?;
+
+        let policy = half.serve(Arc::clone(&admin), None)?;
+        let grpc = server.local_addr();
+        let shutdown = CancellationToken::new();
+        let process = Self {
+            server: tokio::spawn(server.serve(shutdown.clone())),
+            policy,
+            tls: TlsWatch::start(tls.map(|tls| move || tls.reload())),
+            admin: port.serve(Arc::clone(&admin))?,
+            serving: Arc::clone(&admin),
+            shutdown,
+            drain_delay: drain.delay,
+        };
+        admin.serving.store(true, Ordering::Relaxed);
+        let address = process.admin.address;
+        tracing::info!(%grpc, admin = %address, "listening");
+        let mut policies = engine.watch_policy();
+        tokio::spawn(async move {
+            if policies.wait_for(Option::is_some).await.is_ok() {
+                tracing::info!(%grpc, admin = %address, "ready");
+            }
+        });
+        Ok(process)
+    }
+}
+
+impl Service for VerdictProcess {
+    fn reload(&self) {
+        self.policy.reload();
+        self.tls.reload();
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        let not_ready = async {
+            tokio::time::sleep(self.drain_delay).await;
+            self.serving.serving.store(false, Ordering::Relaxed);
+        };
+        if tokio::join!(self.server, not_ready).0.is_err() {
+            tracing::error!("the gRPC server failed");
+        }
+        drop(self.admin);
+        self.policy.stop().await;
+    }
+}
+
+fn bad_files(flags: &str, errors: &[TlsFileError]) -> StartError {
+    StartError(errors.iter().map(|error| format!("{flags}: {error}")).collect())
+}
+
+/// What is allowed, but seldom meant.
+fn warn_of(store: &StoreSpec, listen: SocketAddr, encrypted: bool) {
+    if *store == StoreSpec::Memory {
+        tracing::warn!(
+            "--store memory: a restart forgets every sender, and other verdicts know nothing of them: with more than \
+             one, senders wait at each; use a redis URL"
+        );
+    }
+    let ip: IpAddr = listen.ip().to_canonical();
+    if !encrypted && !ip.is_loopback() {
+        tracing::warn!(
+            "--grpc-listen {listen} without --grpc-cert: whoever can connect can ask, and reads along; use \
+             --grpc-cert, --grpc-key and --grpc-client-ca, or see to it that only edges can connect"
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! The half of the gateway that answers: policy files, store and engine. `run` and `verdict` have it.
+//!
+//! ```text
+//!   policy files -> PolicyWatch -> Loader -> Engine -> store
+//! ```
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use prometheus::Registry;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use torwart_policy::load::SourceFile;
+use torwart_verdict::{Clock, Engine, Store, SystemClock, open_store};
+
+use crate::admin::Admin;
+use crate::config::StoreConfig;
+use crate::policy_files;
+use crate::policy_load::{Audience, Compiled, Loader};
+use crate::policy_state::PolicyState;
+use crate::policy_watch::PolicyWatch;
+use crate::process::{StartError, WRITE_LIMIT};
+
+/// Where the policy comes from.
+#[derive(Debug)]
+pub(crate) enum PolicySource {
+    /// Watched while running.
+    Files(PolicyFiles),
+    /// Fixed.
+    Text { name: String, text: String },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct PolicyFiles {
+    pub(crate) paths: Vec<PathBuf>,
+    /// What keeps the accepted policy for the next start; `None`: a file beside a store that is one.
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(crate) struct VerdictOptions {
+    pub(crate) policy: PolicySource,
+    pub(crate) store: StoreConfig,
+    /// Where mail is taken in this process: no upstream may be there.
+    pub(crate) smtp_listen: Vec<SocketAddr>,
+    /// Addresses of the machines that this installation runs on, as far as they are known: no senders.
+    pub(crate) own_addresses: Vec<IpAddr>,
+}
+
+/// Ready to answer, but nobody has been told of the policy yet.
+pub(crate) struct VerdictHalf {
+    engine: Arc<Engine>,
+    loader: Loader,
+    first: Result<Compiled, Vec<String>>,
+    paths: Vec<PathBuf>,
+    /// The files' state when `first` was read.
+    seen: u64,
+}
+
+/// The thread that keeps the policy in step with its files.
+pub(crate) struct PolicyTask(Option<PolicyWatch>);
+
+// === impl VerdictHalf ===
+
+impl VerdictHalf {
+    /// Loads the policy and opens the store. A policy with which nobody can be served is an error, unless
+    /// `without_policy`: then questions go without an answer until there is a better one.
+    pub(crate) async fn start(
+        options: VerdictOptions,
+        without_policy: bool,
+        registry: &Registry,
+    ) -> Result<Self, StartError> {
+        let VerdictOptions { policy, store, smtp_listen, own_addresses } = options;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (files, PolicyFiles { paths, state }) = match policy {
+            PolicySource::Files(files) => (None, files),
+            PolicySource::Text { name, text } => (
+                Some(SourceFile { name, content: Ok(text) }),
+                PolicyFiles { paths: Vec::new(), state: None },
+            ),
+        };
+        let state = state.map(PolicyState::at).or_else(|| PolicyState::beside(&store.spec));
+        let mut loader = Loader::new(smtp_listen, Arc::clone(&clock), state);
+        let seen = policy_files::fingerprint(&paths);
+        let files = files.map_or_else(|| policy_files::read(&paths), |file| vec![file]);
+        let first = loader.load(files);
+        if let (Err(mistakes), false) = (&first, without_policy) {
+            return Err(StartError(mistakes.clone()));
+        }
+        let (key_files, store_timeout) = (store.key_files.clone(), store.timeout);
+        let options = torwart_verdict::Options {
+            store: open(store, Arc::clone(&clock)).await?,
+            clock,
+            key_files,
+            store_timeout,
+            own_addresses,
+        };
+        let engine = Arc::new(Engine::start(options, registry).await?);
+        Ok(Self { engine, loader, first, paths, seen })
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The MailGateway's.
+    pub(crate) fn hostname(&self) -> Option<Arc<str>> {
+        self.first.as_ref().ok().map(|compiled| Arc::clone(&compiled.policy.gateway.hostname))
+    }
+
+    /// Puts the policy in force and follows its files. `edge` goes by the MailGateway's hostname. To be called once
+    /// every port is bound: what is kept for the next run is that of the process that serves.
+    pub(crate) fn serve(
+        self,
+        admin: Arc<Admin>,
+        edge: Option<Arc<torwart_edge::Edge>>,
+    ) -> io::Result<PolicyTask> {
+        let Self { engine, mut loader, first, paths, seen } = self;
+        let audience = Audience { engine, admin, edge };
+        take(&audience, &mut loader, first);
+        if paths.is_empty() {
+            return Ok(PolicyTask(None));
+        }
+        let on_change = move |files| {
+            let loaded = loader.load(files);
+            take(&audience, &mut loader, loaded);
+        };
+        Ok(PolicyTask(Some(PolicyWatch::start(paths, seen, on_change)?)))
+    }
+}
+
+fn take(audience: &Audience, loader: &mut Loader, loaded: Result<Compiled, Vec<String>>) {
+    match loaded {
+        Ok(compiled) => {
+            audience.announce(compiled);
+            loader.keep();
+        }
+        Err(mistakes) => audience.refuse(&mistakes),
+    }
+}
+
+/// On a thread of its own: a disk that hangs holds up this, but no signal that ends the process.
+async fn open(store: StoreConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StartError> {
+    match spawn_blocking(move || open_store(&store.spec, clock, &store.redis)).await {
+        Ok(opened) => opened.map_err(|error| format!("--store: {error}").into()),
+        Err(failure) => Err(format!("--store: {failure}").into()),
+    }
+}
+
+// === impl PolicyTask ===
+
+impl PolicyTask {
+    /// Reads everything again. Returns at once.
+    pub(crate) fn reload(&self) {
+        if let Some(watch) = &self.0 {
+            watch.reload();
+        }
+    }
+
+    /// Ends the thread, and what is remembered is written.
+    pub(crate) async fn stop(self) {
+        if let Some(watch) = self.0 {
+            let _ = timeout(WRITE_LIMIT, spawn_blocking(move || watch.stop())).await;
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What every call goes through: room for it, and a time limit.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use torwart_proto::channel::not_done;
+use torwart_proto::v1::status_service_server::StatusServiceServer;
+use torwart_proto::v1::verdict_service_server::VerdictServiceServer;
+use tower::Service as _;
+
+use super::metrics::{CallRefused, GrpcMetrics};
+use super::status::StatusApi;
+use super::verdict::VerdictApi;
+
+/// Hands calls to their services.
+///
+/// A call of VerdictService needs one of a fixed number of places, taken before its message is read; without one it is
+/// refused, marked as not done. Health, status and reflection are answered however much there is to do.
+/// A call's time limit is its client's (`grpc-timeout`), or the server's if that is shorter or there is none. It counts
+/// from the call's header, so that a message that never ends is given up too. Health's Watch has none.
+#[derive(Clone)]
+pub(super) struct Gate {
+    verdict: VerdictServiceServer<VerdictApi>,
+    others: Routes,
+    places: Arc<Semaphore>,
+    call_limit: Duration,
+    metrics: Arc<GrpcMetrics>,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// Digits of a `grpc-timeout` (the gRPC over HTTP/2 protocol, "TimeoutValue").
+const TIMEOUT_DIGITS: usize = 8;
+
+// === impl Gate ===
+
+impl Gate {
+    pub(super) fn new(
+        verdict: VerdictServiceServer<VerdictApi>,
+        others: Routes,
+        max_calls: usize,
+        call_limit: Duration,
+        metrics: Arc<GrpcMetrics>,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(max_calls.min(Semaphore::MAX_PERMITS)));
+        Self { verdict, others, places, call_limit, metrics }
+    }
+
+    fn ask_verdict(&self, request: Request<Incoming>) -> Answer {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.metrics.call_refused(CallRefused::Overload);
+            let refusal = not_done(Status::resource_exhausted("too many calls are under way"));
+            return Box::pin(std::future::ready(Ok(refusal.into_http())));
+        };
+        let limit = self.limit(request.headers());
+        let metrics = Arc::clone(&self.metrics);
+        let call = self.verdict.clone().call(request);
+        Box::pin(async move {
+            let _place = place;
+            within(limit, call, &metrics).await
+        })
+    }
+
+    fn ask_other(&self, request: Request<Incoming>) -> Answer {
+        let limit = is_of::<StatusServiceServer<StatusApi>>(&request).then(|| self.limit(request.headers()));
+        let metrics = Arc::clone(&self.metrics);
+        let call = self.others.clone().call(request);
+        Box::pin(async move {
+            match limit {
+                Some(limit) => within(limit, call, &metrics).await,
+                None => call.await,
+            }
+        })
+    }
+
+    fn limit(&self, headers: &HeaderMap) -> Duration {
+        asked_limit(headers).map_or(self.call_limit, |asked| asked.min(self.call_limit))
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Gate {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        if is_of::<VerdictServiceServer<VerdictApi>>(&request) {
+            self.ask_verdict(request)
+        } else {
+            self.ask_other(request)
+        }
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("places", &self.places.available_permits()).finish_non_exhaustive()
+    }
+}
+
+async fn within(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<Body>, Infallible>>,
+    metrics: &GrpcMetrics,
+) -> Result<Response<Body>, Infallible> {
+    timeout(limit, call).await.unwrap_or_else(|_| {
+        metrics.call_refused(CallRefused::Deadline);
+        Ok(Status::deadline_exceeded("the call's time is over").into_http())
+    })
+}
+
+fn is_of<S: NamedService>(request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    path.strip_prefix('/')
+        .and_then(|path| path.strip_prefix(S::NAME))
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// What `grpc-timeout` says; `None` if it is missing or can't be read.
+fn asked_limit(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > TIMEOUT_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_limit_is_read_in_every_unit_and_nothing_else_is_one() {
+        let second = Duration::from_secs(1);
+        for (text, expected) in [
+            ("2H", Some(7200 * second)),
+            ("3M", Some(180 * second)),
+            ("5S", Some(5 * second)),
+            ("250m", Some(second / 4)),
+            ("500000u", Some(second / 2)),
+            ("1000000n", Some(second / 1000)),
+            ("0S", Some(Duration::ZERO)),
+            ("99999999H", Some(Duration::from_secs(3600 * 99_999_999))),
+            ("100000000S", None),
+            ("", None),
+            ("S", None),
+            ("5", None),
+            ("5s", None),
+            ("-5S", None),
+            ("+5S", None),
+            ("5 S", None),
+            ("5\u{e9}", None),
+        ] {
+            let headers = HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-timeout"),
+                http::HeaderValue::from_str(text).unwrap(),
+            )]);
+            assert_eq!(asked_limit(&headers), expected, "{text:?}");
+        }
+        assert_eq!(asked_limit(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,313 @@
+//! Passes that this process was told of a moment ago.
+
+use std::fmt;
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use tokio::sync::watch;
+use torwart_core::{BoxFuture, Greylist};
+use torwart_policy::greylist::{Judged, Params};
+
+use crate::clock::Clock;
+use crate::store::{Call, Key, Revocation, Stats, Store, StoreError};
+
+/// A decorator: answers a call that passed less than [`CachedStore::LONGEST`] ago without asking the store again.
+/// The null sender's are always asked, for its passes are good once.
+///
+/// A delivery through this process makes its call a pass; trust that is taken back through this process is
+/// forgotten at once, and elsewhere within that time.
+pub struct CachedStore {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    /// By slot, the last call of each: who has passed mostly comes again as he came before.
+    passes: Cache<Key, Arc<Pass>>,
+}
+
+struct Pass {
+    params: Params,
+    triplets: Box<[Key]>,
+    outcome: Greylist,
+    /// Unix seconds, from before the store was asked.
+    since: i64,
+}
+
+/// Triplets that are held, some 40 bytes each with what belongs to them: 4 MB.
+const MOST_TRIPLETS: u64 = 100_000;
+/// A call of more is no call of every day, and is asked.
+const MOST_PER_CALL: usize = 1000;
+
+// === impl CachedStore ===
+
+impl CachedStore {
+    /// How long a pass may outlive its revocation by another process, in seconds.
+    pub const LONGEST: u32 = 60;
+
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        let weigh = |_: &Key, pass: &Arc<Pass>| {
+            u32::try_from(pass.triplets.len()).unwrap_or(u32::MAX).saturating_add(1)
+        };
+        let passes = Cache::builder()
+            .max_capacity(MOST_TRIPLETS)
+            .weigher(weigh)
+            // Of a clock that does not jump.
+            .time_to_live(std::time::Duration::from_secs(Self::LONGEST.into()))
+            .build();
+        Self { store, clock, passes }
+    }
+
+    fn find(&self, call: &Call) -> Option<Vec<Judged>> {
+        let pass = self.passes.get(&call.current.slot)?;
+        let age = self.clock.now().checked_sub(pass.since)?;
+        let is_same = pass.params == call.params && *pass.triplets == *call.current.triplets;
+        (is_same && (0..i64::from(Self::LONGEST)).contains(&age)).then(|| {
+            let judged = Judged { outcome: pass.outcome, wait: 0, held: None };
+            vec![judged; call.members().len()]
+        })
+    }
+
+    fn keep(&self, slot: Key, pass: Pass) {
+        self.passes.insert(slot, Arc::new(pass));
+    }
+
+    /// What the call will be when it passes; None for one that must be asked every time.
+    fn draft(&self, call: &Call) -> Option<Pass> {
+        let triplets = &call.current.triplets;
+        let is_lasting = !call.params.single_use() && call.params.pass_ttl() >= Self::LONGEST;
+        (is_lasting && (1..=MOST_PER_CALL).contains(&triplets.len())).then(|| Pass {
+            params: call.params,
+            triplets: triplets.as_slice().into(),
+            outcome: Greylist::Passed,
+            since: self.clock.now(),
+        })
+    }
+
+    async fn ask(&self, call: Call) -> Result<Vec<Judged>, StoreError> {
+        let Some(draft) = self.draft(&call) else { return self.store.check(call).await };
+        if let Some(judged) = self.find(&call) {
+            return Ok(judged);
+        }
+        let slot = call.current.slot;
+        let judged = self.store.check(call).await?;
+        // They pass together or not at all.
+        if let Some(first) = judged.first()
+            && judged.iter().all(|judged| judged.outcome == first.outcome)
+            && matches!(first.outcome, Greylist::Passed | Greylist::Known | Greylist::Auto)
+        {
+            self.keep(slot, Pass { outcome: first.outcome, ..draft });
+        }
+        Ok(judged)
+    }
+
+    async fn remember(&self, call: Call, trust: bool) -> Result<(), StoreError> {
+        let (slot, draft) = (call.current.slot, self.draft(&call));
+        self.store.deliver(call, trust).await?;
+        if let Some(pass) = draft {
+            self.keep(slot, pass);
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, revocation: Revocation) -> Result<(), StoreError> {
+        let slots: Vec<Key> = revocation.sets.iter().map(|set| set.slot).collect();
+        let result = self.store.revoke(revocation).await;
+        for slot in &slots {
+            self.passes.invalidate(slot);
+        }
+        result
+    }
+}
+
+impl Store for CachedStore {
+    fn kind(&self) -> &'static str {
+        self.store.kind()
+    }
+
+    fn is_persistent(&self) -> bool {
+        self.store.is_persistent()
+    }
+
+    fn check(&self, call: Call) -> BoxFuture<'_, Result<Vec<Judged>, StoreError>> {
+        Box::pin(self.ask(call))
+    }
+
+    fn deliver(&self, call: Call, trust: bool) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.remember(call, trust))
+    }
+
+    fn give_back(&self, call: Call) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.give_back(call)
+    }
+
+    fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.forget(revocation))
+    }
+
+    fn secret(&self, fresh: [u8; 32]) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+        self.store.secret(fresh)
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.store.sweep()
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        self.store.stats()
+    }
+
+    fn take_fault(&self) -> Option<StoreError> {
+        self.store.take_fault()
+    }
+
+    fn connects(&self) -> Option<watch::Receiver<u64>> {
+        self.store.connects()
+    }
+
+    fn connected(&self) -> BoxFuture<'_, ()> {
+        self.store.connected()
+    }
+}
+
+impl fmt::Debug for CachedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedStore").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use torwart_core::Greylist::{Known, New, Passed};
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::store::MemoryStore;
+    use crate::store::suite::{mk_call, mk_revocation};
+
+    /// Counts what it is asked, and fails while it is told to.
+    #[derive(Debug)]
+    struct Counted {
+        store: MemoryStore,
+        asked: AtomicUsize,
+    }
+
+    impl Store for Counted {
+        fn kind(&self) -> &'static str {
+            "counted"
+        }
+
+        fn is_persistent(&self) -> bool {
+            false
+        }
+
+        fn check(&self, call: Call) -> BoxFuture<'_, Result<Vec<Judged>, StoreError>> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            self.store.check(call)
+        }
+
+        fn deliver(&self, call: Call, trust: bool) -> BoxFuture<'_, Result<(), StoreError>> {
+            self.store.deliver(call, trust)
+        }
+
+        fn give_back(&self, call: Call) -> BoxFuture<'_, Result<(), StoreError>> {
+            self.store.give_back(call)
+        }
+
+        fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<(), StoreError>> {
+            self.store.revoke(revocation)
+        }
+
+        fn secret(&self, fresh: [u8; 32]) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+            self.store.secret(fresh)
+        }
+
+        fn sweep(&self) -> BoxFuture<'_, Result<usize, StoreError>> {
+            self.store.sweep()
+        }
+
+        fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+            self.store.stats()
+        }
+    }
+
+    struct Setup {
+        cached: CachedStore,
+        inner: Arc<Counted>,
+        clock: Arc<ManualClock>,
+    }
+
+    fn mk_setup() -> Setup {
+        let clock = Arc::new(ManualClock::new(1_800_000_000));
+        let store = MemoryStore::new(1000, clock.clone());
+        let inner = Arc::new(Counted { store, asked: AtomicUsize::new(0) });
+        Setup { cached: CachedStore::new(inner.clone(), clock.clone()), inner, clock }
+    }
+
+    impl Setup {
+        /// What the first recipient hears, and whether the store was asked for it.
+        async fn ask(&self, call: Call) -> (Greylist, bool) {
+            let before = self.inner.asked.load(Ordering::Relaxed);
+            let judged = self.cached.check(call).await.unwrap();
+            (judged[0].outcome, self.inner.asked.load(Ordering::Relaxed) > before)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pass_is_asked_for_once_a_minute_and_a_deferral_every_time() {
+        let setup = mk_setup();
+        let call = || mk_call(1, &[1], &[1, 2]);
+        assert_eq!(setup.ask(call()).await, (New, true));
+        assert!(setup.ask(call()).await.1);
+        setup.clock.advance(300);
+        assert_eq!(setup.ask(call()).await, (Passed, true));
+        setup.clock.advance(59);
+        assert_eq!(setup.ask(call()).await, (Passed, false));
+        assert_eq!(setup.cached.check(call()).await.unwrap().len(), 2, "one answer for each");
+        setup.clock.advance(1);
+        assert_eq!(setup.ask(call()).await, (Passed, true));
+        setup.clock.advance(-10);
+        assert!(setup.ask(call()).await.1, "a clock that was set back");
+    }
+
+    #[tokio::test]
+    async fn another_call_of_the_same_sender_is_asked() {
+        let setup = mk_setup();
+        setup.cached.deliver(mk_call(1, &[1], &[1]), false).await.unwrap();
+        assert_eq!(setup.ask(mk_call(1, &[1], &[1])).await, (Passed, false), "a delivery is a pass");
+        assert_eq!(setup.ask(mk_call(1, &[1], &[2])).await, (New, true));
+        assert!(setup.ask(mk_call(1, &[2], &[1])).await.1);
+        assert!(setup.ask(mk_call(1, &[1], &[1, 2])).await.1);
+        let mut strict = mk_call(1, &[1], &[1]);
+        strict.params = crate::store::suite::mk_params(true);
+        assert!(setup.ask(strict).await.1);
+    }
+
+    #[tokio::test]
+    async fn the_null_sender_is_asked_every_time() {
+        let setup = mk_setup();
+        setup.ask(mk_call(0, &[1], &[1])).await;
+        setup.clock.advance(300);
+        assert_eq!(setup.ask(mk_call(0, &[1], &[1])).await, (Passed, true));
+        assert_eq!(setup.ask(mk_call(0, &[1], &[1])).await, (Greylist::Early, true), "lent once");
+    }
+
+    #[tokio::test]
+    async fn trust_that_is_taken_back_here_is_gone_at_once_and_elsewhere_within_a_minute() {
+        let setup = mk_setup();
+        let call = || mk_call(1, &[1], &[7]);
+        setup.cached.deliver(mk_call(1, &[1], &[1]), true).await.unwrap();
+        assert_eq!(setup.ask(call()).await, (Known, true));
+        assert_eq!(setup.ask(call()).await, (Known, false));
+        setup.cached.revoke(mk_revocation(1, &[1])).await.unwrap();
+        assert_eq!(setup.ask(call()).await, (New, true));
+
+        setup.cached.deliver(mk_call(2, &[1], &[1]), true).await.unwrap();
+        let call = || mk_call(2, &[1], &[7]);
+        assert_eq!(setup.ask(call()).await, (Known, true));
+        setup.inner.revoke(mk_revocation(2, &[1])).await.unwrap();
+        setup.clock.advance(59);
+        assert_eq!(setup.ask(call()).await, (Known, false));
+        setup.clock.advance(1);
+        assert_eq!(setup.ask(call()).await, (New, true));
+    }
+}

@@ -1,0 +1,3 @@
+-- KEYS: records of one older store key.
+
+return read(KEYS)

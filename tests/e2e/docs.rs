@@ -1,0 +1,79 @@
+//! What the documentation promises is in the tree.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The text of every Rust file below these folders.
+fn sources(folders: &[&str]) -> String {
+    let mut waiting: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
+    let mut text = String::new();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+    text
+}
+
+/// The rows of all tables that have a column `test`: what stands in backquotes in each cell.
+fn rows(page: &str) -> Vec<Vec<Vec<&str>>> {
+    let mut in_table = false;
+    let mut rows = Vec::new();
+    for line in page.lines() {
+        let Some(inner) = line.strip_prefix('|').and_then(|line| line.trim_end().strip_suffix('|')) else {
+            in_table = false;
+            continue;
+        };
+        let cells: Vec<&str> = inner.split('|').map(str::trim).collect();
+        if cells.last() == Some(&"test") {
+            in_table = true;
+        } else if in_table && !inner.starts_with("---") {
+            rows.push(cells.iter().map(|cell| cell.split('`').skip(1).step_by(2).collect()).collect());
+        }
+    }
+    rows
+}
+
+/// The names of all functions that have an attribute `test`.
+fn tests(code: &str) -> BTreeSet<&str> {
+    let mut is_test = false;
+    let mut names = BTreeSet::new();
+    for line in code.lines().map(str::trim_start) {
+        if line.starts_with("#[") {
+            is_test |= line.contains("test");
+        } else if let Some((_, rest)) = line.split_once("fn ") {
+            if is_test {
+                names.extend(rest.split(['(', '<']).next());
+            }
+            is_test = false;
+        }
+    }
+    names
+}
+
+#[test]
+fn every_row_of_the_failure_contract_names_tests_that_exist_and_metrics_that_move() {
+    let page = fs::read_to_string(root().join("docs/failure-contract.md")).unwrap();
+    let code = sources(&["crates", "tests/e2e", "tests/src"]);
+    let functions = tests(&code);
+    let rows = rows(&page);
+    assert!(rows.len() > 20, "the page has lost its tables");
+    for row in rows {
+        let [_failure, _hears, moves, tests] = row.as_slice() else { panic!("not four cells: {row:?}") };
+        assert!(!tests.is_empty(), "a row without a test: {row:?}");
+        for test in tests {
+            assert!(functions.contains(test), "{test} is no test of the tree");
+        }
+        for word in moves {
+            let name = word.split('{').next().unwrap();
+            assert!(code.contains(&format!("\"{name}\"")), "nothing is called {name}: {row:?}");
+        }
+    }
+}
