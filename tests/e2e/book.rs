@@ -212,3 +212,72 @@ impl Drop for Closing<'_> {
         self.0.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(number: u32, content: Vec<u8>) -> Received {
+        Received {
+            helo: String::new(),
+            from: format!("n{number}@sender.example"),
+            to: Vec::new(),
+            mail: String::new(),
+            content,
+            acknowledged: true,
+        }
+    }
+
+    /// Message 1 heard these replies; this is what came of it.
+    fn balance(replies: &[&str], copies: usize) {
+        let book = Book::default();
+        assert_eq!(book.take(), Some(1));
+        drop(book.closing());
+        for reply in replies {
+            let heard = match *reply {
+                "lost" => Heard::Lost { dot_sent: true },
+                code => Heard::Reply(Reply { code: code.parse().unwrap(), lines: Vec::new() }),
+            };
+            book.settle(1, &heard);
+        }
+        book.balance(&vec![received(1, content(1)); copies]);
+    }
+
+    #[test]
+    fn books_that_agree_are_in_balance() {
+        balance(&["450", "451", "250"], 1);
+        balance(&["lost", "250"], 1);
+        balance(&["lost", "250"], 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "0 upstream, 1 acknowledged")]
+    fn a_message_that_is_lost_is_found() {
+        balance(&["250"], 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "2 upstream, 1 acknowledged")]
+    fn a_message_that_is_doubled_is_found() {
+        balance(&["451", "250"], 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "a refusal for a fault of ours")]
+    fn a_refusal_is_found() {
+        balance(&["550", "250"], 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "deferred for ever")]
+    fn a_message_that_never_came_through_is_found() {
+        balance(&["451"], 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "was changed")]
+    fn a_message_that_was_changed_is_found() {
+        let book = Book::default();
+        book.balance(&[received(1, content(2))]);
+    }
+}

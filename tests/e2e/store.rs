@@ -5,9 +5,12 @@ use std::path::Path;
 
 use torwart_tests::{Gateway, PolicyFile, Reply, Upstream, eventually};
 
-/// A file belongs to one process: several verdicts share no such store.
+/// A file belongs to one process: several verdicts share no such store. With a time limit that a busy machine keeps.
 fn start(store: &Path, policy: &PolicyFile) -> Gateway {
-    Gateway::run_only().flag("--store", format!("redb:{}", store.display())).start(&policy.text())
+    Gateway::run_only()
+        .flag("--store", format!("redb:{}", store.display()))
+        .flag("--store-timeout", "2s")
+        .start(&policy.text())
 }
 
 fn rcpt(gateway: &Gateway, from: &str) -> Reply {

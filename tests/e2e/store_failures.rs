@@ -98,22 +98,22 @@ fn mail_flows_while_redis_is_stopped_and_greylisting_is_back_with_it() {
 #[test]
 fn mail_flows_while_the_password_is_wrong_and_greylisting_is_back_with_the_right_one() {
     let upstream = Upstream::start();
-    let redis = RedisServer::builder().acl("user torwart on >first ~tw* &* +@all").start();
+    let redis = RedisServer::builder().acl("user torwart on >open-sesame-1 ~tw* &* +@all").start();
     let folder = tempfile::tempdir().unwrap();
     let password = folder.path().join("password");
-    fs::write(&password, "first\n").unwrap();
+    fs::write(&password, "open-sesame-1\n").unwrap();
     let fleet = fleet(&redis)
         .verdict_flag("--store-username", "torwart")
         .verdict_flag("--store-password-file", password.display())
         .start(&PolicyFile::to(upstream.endpoint).greylisting(GREYLISTED).text());
     greylisting_is_back(&fleet);
-    redis.cli(&["ACL", "SETUSER", "torwart", "resetpass", ">second"]);
+    redis.cli(&["ACL", "SETUSER", "torwart", "resetpass", ">open-sesame-2"]);
     redis.cli(&["CLIENT", "KILL", "USER", "torwart"]);
     mail_flows_meanwhile(&fleet, &["auth"]);
     let lines = fleet.lines().all().join("\n");
     assert!(lines.contains("--store-password-file"), "what to mend is said: {lines}");
-    assert!(!lines.contains("first"), "the password is said: {lines}");
-    fs::write(&password, "second\n").unwrap();
+    assert!(!lines.contains("open-sesame"), "the password is said: {lines}");
+    fs::write(&password, "open-sesame-2\n").unwrap();
     greylisting_is_back(&fleet);
 }
 
@@ -138,6 +138,8 @@ fn a_domain_that_wants_it_defers_while_redis_is_gone() {
     let fleet = fleet(&redis).start(&policy.text());
     greylisting_is_back(&fleet);
     redis.kill();
+    let reply = rcpt(&fleet, "meanwhile");
+    assert_eq!((reply.code, reply.enhanced()), (451, "4.3.0"), "{reply}");
     assert_eq!(heard(&fleet, "meanwhile"), [451; SENDERS]);
     let mut client = fleet.client();
     let other = client.mail("anna@sender.example", &["bert@open.example"], b"\r\n");

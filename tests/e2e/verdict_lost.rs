@@ -135,7 +135,8 @@ fn a_verdict_that_hangs_is_left_out() {
         row = if codes(mail(&fleet)) == 250 { row + 1 } else { 0 };
         assert!(Instant::now() < end, "it is asked again and again");
     }
-    assert!(client_failures(&fleet, "timeout") > 0.0, "{}", fleet.edges[0].metrics().text());
+    // What hangs may be a report alone, of which no client hears.
+    eventually("a time-out is counted", || client_failures(&fleet, "timeout") > 0.0);
     fleet.verdicts[1].signal("CONT");
     eventually("it is asked again", || {
         let asked = || fleet.verdicts[1].metrics().sum("torwart_verdicts_total", &[]);

@@ -3,6 +3,8 @@
 //!
 //! ```text
 //!   client (raw, swaks, smtp-source, smtplib, Postfix) -> [HAProxy] -> Gateway -> Upstream | Postfix | smtp-sink
+//!
+//!   Gateway = one Part (run), or a Fleet of Parts (edges, verdicts) with a Redis: alone, Sentinels or Cluster
 //! ```
 //!
 //! Every wait has a limit and hangs on an event: a line of a log, a reply, a connection. Every server listens on

@@ -101,3 +101,21 @@ fn joined_chunks(mut body: &str) -> String {
     }
     joined
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_series_of_several_processes_is_added_up_but_for_information() {
+        let one = Metrics {
+            text: "# HELP a b\na_total{x=\"1\"} 1\na_total{x=\"2\"} 5\nb_info{r=\"x y\"} 1\n".to_owned(),
+        };
+        let other = Metrics { text: "a_total{x=\"1\"} 2.5\nb_info{r=\"x y\"} 1\nc 1e3\n".to_owned() };
+        let both = Metrics::together(&[one, other]);
+        assert_eq!(both.sum("a_total", &[("x", "1")]), 3.5);
+        assert_eq!(both.sum("a_total", &[]), 8.5);
+        assert_eq!(both.sum("b_info", &[]), 1.0);
+        assert_eq!(both.sum("c", &[]), 1000.0);
+    }
+}

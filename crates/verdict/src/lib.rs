@@ -8,7 +8,7 @@
 //!                 keyed hashes |        groups to greylist
 //!                         v  |               v
 //!                        Store: one atomic step per call and mail domain
-//!                          memory | redb:PATH
+//!                          memory | redb:PATH | redis://...
 //! ```
 
 pub mod clock;

@@ -287,3 +287,50 @@ impl fmt::Display for StoreSpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_named_by_its_scheme_and_shown_without_a_password() {
+        for (text, shown) in [
+            ("memory", "memory"),
+            ("redb:/var/lib/torwart/greylist.redb", "redb:/var/lib/torwart/greylist.redb"),
+            ("redis://cache.example:6379", "redis://cache.example:6379"),
+        ] {
+            assert_eq!(text.parse::<StoreSpec>().unwrap().to_string(), shown);
+        }
+        let secret = "redis://anna:hunter2@cache.example".parse::<StoreSpec>().unwrap();
+        assert!(!format!("{secret} {secret:?}").contains("hunter2"), "{secret:?}");
+        for text in
+            ["", "memory:", "redb:", "redis", "redis:hunter2", "rediss+ssh://hunter2@x", "mysql://hunter2"]
+        {
+            let error = text.parse::<StoreSpec>().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{text}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_failure_is_counted_by_its_own_name() {
+        let text = || Arc::from("x");
+        let all = [
+            StoreError::TimedOut,
+            StoreError::Busy,
+            StoreError::Closed,
+            StoreError::Io(text()),
+            StoreError::Unusable(text()),
+            StoreError::FileGone,
+            StoreError::Disconnected(text()),
+            StoreError::BreakerOpen,
+            StoreError::ReadOnly,
+            StoreError::OutOfMemory,
+            StoreError::Loading,
+            StoreError::Moved,
+            StoreError::NoScript,
+            StoreError::Auth(text()),
+            StoreError::ClusterDown(text()),
+        ];
+        assert_eq!(all.map(|error| error.kind()), StoreError::KINDS);
+    }
+}

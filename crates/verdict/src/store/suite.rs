@@ -92,7 +92,12 @@ struct Stores {
 
 /// Every store.
 async fn mk_stores() -> Stores {
-    let mut all = mk_bounded_stores(100_000);
+    mk_stores_of(100_000).await
+}
+
+/// Every store; those that have a bound with this one.
+async fn mk_stores_of(max_records: usize) -> Stores {
+    let mut all = mk_bounded_stores(max_records);
     let server = TestServer::shared();
     all.stores.push(Arc::new(server.store(all.clock.clone()).await));
     all._alive.1 = Some(server);
@@ -194,6 +199,21 @@ async fn every_store_tells_the_same_stories() {
                 Ask(&[9, 1], 1, &[1], &[Early]),
                 After(100),
                 Ask(&[9, 2], 1, &[1], &[Passed]),
+            ],
+        ),
+        (
+            "a wait that goes on under another name is forgotten when it would have been",
+            &[
+                Ask(&[1], 1, &[1], &[New]),
+                After(200),
+                Ask(&[9, 1], 1, &[1], &[Early]),
+                After(4 * DAY - 200),
+                Ask(&[9], 1, &[1], &[Passed]),
+                Ask(&[1], 2, &[1], &[New]),
+                After(200),
+                Ask(&[9, 1], 2, &[1], &[Early]),
+                After(4 * DAY - 199),
+                Ask(&[9], 2, &[1], &[New]),
             ],
         ),
         (
