@@ -60,7 +60,7 @@ fn main() -> Result<()> {
             "idle-tls" => idle(true)?,
             "apart" => apart::greylist(&options)?,
             "ask" => apart::ask(&options)?,
-            "decisions" => apart::decisions(&options)?,
+            "decisions" => apart::decisions()?,
             other => bail!("no row is called {other}"),
         }
     }
