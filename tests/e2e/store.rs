@@ -9,7 +9,7 @@ use torwart_tests::{Gateway, PolicyFile, Reply, Upstream, eventually};
 fn start(store: &Path, policy: &PolicyFile) -> Gateway {
     Gateway::run_only()
         .flag("--store", format!("redb:{}", store.display()))
-        .flag("--store-timeout", "2s")
+        .flag("--store-timeout", "1s")
         .start(&policy.text())
 }
 

@@ -13,8 +13,8 @@ const SENDERS: usize = 4;
 const ATTEMPTS: u64 = 150;
 
 /// What docs/failure-contract.md gives as enough.
-const ACL: &str = "user torwart on >secret ~tw* -@all +ping +role +info +client|setname +cluster|slots +asking \
-                   +evalsha +script|load +get +mget +set +unlink +time";
+const ACL: &str = "user torwart on >secret ~tw* -@all +ping +role +info +client|setname +select +cluster|slots \
+                   +asking +evalsha +script|load +get +set +unlink +time";
 
 fn failures(fleet: &Fleet, kind: &str) -> f64 {
     let count = |labels: &[(&str, &str)]| -> f64 {

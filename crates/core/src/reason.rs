@@ -11,7 +11,7 @@ pub enum Reason {
     ClientGone,
     /// Greylisting asks the sender to come back (450 4.2.0).
     Greylisted,
-    /// An IP range of the policy says Allow, Reject or Defer.
+    /// An IP range of the policy says Allow, Reject or Defer, or requires TLS (451 4.7.0).
     IpRange,
     /// More than 50 Received fields (554 5.4.6).
     MailLoop,

@@ -45,4 +45,6 @@ pub use settings::{CertificateFiles, Settings};
 pub use tls::{CertificateError, check_certificates};
 pub use torwart_smtp::{BareNewline, Limits};
 pub use upstream::UpstreamSettings;
-pub use verdict_client::{ClientError, ClientSettings, InvalidVerdictUrl, Scheme, VerdictClient, VerdictUrl};
+pub use verdict_client::{
+    ClientError, ClientSettings, InvalidVerdictUrl, RECIPIENTS_BUDGET, Scheme, VerdictClient, VerdictUrl,
+};

@@ -39,6 +39,7 @@ use tracing::Span;
 use self::addresses::Addresses;
 use self::backends::{Backends, Client};
 use self::balancer::{Choice, Effect, Ejection, End, Target};
+pub use self::call::RECIPIENTS_BUDGET;
 use self::call::{Call, Failure};
 use self::metrics::{ClientMetrics, FailureKind};
 use self::routes::Routes;
@@ -239,7 +240,7 @@ impl VerdictClient {
                 }
                 Err(failure) => failure,
             };
-            ticket.end(failure.end());
+            ticket.end(failure.end(call));
             if failure.is_of_connection() {
                 self.backends.look_up_again();
             }

@@ -25,7 +25,7 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use torwart_core::{Action, CheckResult, Greylist, Mailbox, Reason, Reply};
+use torwart_core::{Action, CheckResult, Greylist, ListenerTls, Mailbox, Reason, Reply};
 
 use crate::greylist::{Identity, Judged, Params, identities};
 use crate::model::{Domain, DomainMatch, Enforcement, Policy, Range, RangeAction};
@@ -39,6 +39,8 @@ pub use lessons::{Lesson, lessons};
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub client: IpAddr,
+    /// The session is under TLS.
+    pub encrypted: bool,
     pub helo: Option<&'a str>,
     /// `None` is the null sender.
     pub sender: Option<&'a Mailbox>,
@@ -147,6 +149,8 @@ struct Case<'a, 'p> {
     recipient: &'a Mailbox,
     /// The range that holds for this recipient: the gateway's or, in its place, the domain's.
     range: Option<&'p Range>,
+    /// The gateway's range says that this client must use TLS.
+    requires_tls: bool,
     suspect: bool,
     score: f32,
     now: i64,
@@ -155,6 +159,7 @@ struct Case<'a, 'p> {
 /// Judges every recipient as far as that needs no greylist. `now` is in Unix seconds.
 pub fn screen<'p>(policy: &'p Policy, facts: &Facts<'_>, now: i64) -> Screening<'p> {
     let gateway_range = policy.gateway.ranges.find(facts.client, now).map(|range| &**range);
+    let requires_tls = gateway_range.is_some_and(|range| range.tls == Some(ListenerTls::Require));
     let unnatural = is_suspect(facts.client, facts.own_addresses);
     // Not `sum`, which makes -0.0 of nothing.
     let score = facts.checks.iter().fold(0.0, |sum, check| sum + check.score);
@@ -171,7 +176,8 @@ pub fn screen<'p>(policy: &'p Policy, facts: &Facts<'_>, now: i64) -> Screening<
                     _ => target.domain.ranges.find(facts.client, now).map(|range| &**range).or(gateway_range),
                 };
                 let suspect = unnatural && range.is_none();
-                let case = Case { policy, facts, target, recipient, range, suspect, score, now };
+                let case =
+                    Case { policy, facts, target, recipient, range, requires_tls, suspect, score, now };
                 let (finding, teaches) = steps::walk(&case);
                 Screened { target: Some(target), deliver_to, finding, score, teaches, suspect }
             }

@@ -180,6 +180,11 @@ pub fn better(a: Option<Record>, b: Option<Record>, now: Time, params: &Params) 
     }
 }
 
+/// Whether the null sender's pass, of which this is the record, is another session's.
+pub fn is_lent(record: &Record, now: Time, params: &Params) -> bool {
+    params.single_use && record.first_seen <= now && record.lease_left(now) > 0
+}
+
 fn is_known(known: &Record, now: Time, params: &Params) -> bool {
     known.passed.is_some_and(|passed| now.saturating_sub(passed) < params.pass_ttl)
 }

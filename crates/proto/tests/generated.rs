@@ -9,19 +9,22 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-const FILES: [&str; 4] = [
-    "torwart/verdict/v1/route.proto",
-    "torwart/verdict/v1/session.proto",
-    "torwart/verdict/v1/status.proto",
-    "torwart/verdict/v1/verdict.proto",
-];
+const FOLDER: &str = "torwart/verdict/v1";
 
 fn package() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
 fn descriptors() -> FileDescriptorSet {
-    protox::compile(FILES, [package().join("../../proto")]).unwrap()
+    let root = package().join("../../proto");
+    let entries = fs::read_dir(root.join(FOLDER)).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut files: Vec<String> = entries
+        .filter_map(|name| name.into_string().ok().filter(|name| name.ends_with(".proto")))
+        .map(|name| format!("{FOLDER}/{name}"))
+        .collect();
+    files.sort_unstable();
+    assert!(!files.is_empty());
+    protox::compile(files, [root]).unwrap()
 }
 
 fn generated() -> Vec<(&'static str, Vec<u8>)> {
@@ -69,6 +72,12 @@ fn every_message_field_value_and_call_is_commented() {
             wanted.push((message.name().to_owned(), vec![4, i]));
             for (j, field) in (0..).zip(&message.field) {
                 wanted.push((format!("{}.{}", message.name(), field.name()), vec![4, i, 2, j]));
+            }
+            let optional = message.field.iter().filter(|field| field.proto3_optional()).count();
+            // The last ones stand for `optional` and are in no source.
+            let written = message.oneof_decl.len() - optional;
+            for (j, oneof) in (0..).zip(&message.oneof_decl[..written]) {
+                wanted.push((format!("{}.{}", message.name(), oneof.name()), vec![4, i, 8, j]));
             }
         }
         for (i, list) in (0..).zip(&file.enum_type) {

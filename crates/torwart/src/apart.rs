@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use torwart_core::Verdicts;
 use torwart_edge::{ClientSettings, VerdictClient};
-use torwart_proto::tls::{ClientTls, ServerTls, TlsFileError};
+use torwart_proto::tls::{ClientTls, ServerTls, ServerTlsFiles, TlsFileError};
 use torwart_verdict::{GrpcServer, GrpcSettings, StoreSpec};
 
 use crate::admin::Admin;
@@ -40,6 +40,17 @@ pub(crate) struct VerdictProcess {
     /// Begins the drain.
     shutdown: CancellationToken,
     drain_delay: Duration,
+}
+
+/// Who can ask the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Safety {
+    /// Whoever can connect, and others can read along.
+    Clear,
+    /// Whoever can connect.
+    Encrypted,
+    /// Whoever has a certificate.
+    Authenticated,
 }
 
 // === impl EdgeProcess ===
@@ -98,9 +109,12 @@ impl VerdictProcess {
         registry: Registry,
     ) -> Result<Self, StartError> {
         let ServiceConfig { grpc_listen, admin_listen, tls, client_names, drain } = config;
+        let safety = Safety::of(tls.as_ref());
         let tls = tls.map(|files| ServerTls::load(files, client_names)).transpose();
         let tls = tls.map_err(|errors| bad_files("--grpc-cert/--grpc-key/--grpc-client-ca", &errors))?;
-        warn_of(&store.spec, grpc_listen, tls.is_some());
+        for warning in warnings(&store.spec, grpc_listen, safety) {
+            tracing::warn!("{warning}");
+        }
         let admin = Arc::new(Admin::with_policy(registry.clone()));
         // Where mail is taken is not known here, but this may be the same machine.
         let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
@@ -170,19 +184,78 @@ fn bad_files(flags: &str, errors: &[TlsFileError]) -> StartError {
     StartError(errors.iter().map(|error| format!("{flags}: {error}")).collect())
 }
 
+// === impl Safety ===
+
+impl Safety {
+    fn of(tls: Option<&ServerTlsFiles>) -> Self {
+        match tls {
+            None => Self::Clear,
+            Some(files) if files.client_ca.is_none() => Self::Encrypted,
+            Some(_) => Self::Authenticated,
+        }
+    }
+}
+
 /// What is allowed, but seldom meant.
-fn warn_of(store: &StoreSpec, listen: SocketAddr, encrypted: bool) {
+fn warnings(store: &StoreSpec, listen: SocketAddr, safety: Safety) -> Vec<String> {
+    let mut warnings = Vec::new();
     if *store == StoreSpec::Memory {
-        tracing::warn!(
-            "--store memory: a restart forgets every sender, and other verdicts know nothing of them: with more than \
-             one, senders wait at each; use a redis URL"
-        );
+        let text = "--store memory: a restart forgets every sender, and other verdicts know nothing of them: with more \
+                    than one, senders wait at each; use a redis URL";
+        warnings.push(text.to_owned());
     }
     let ip: IpAddr = listen.ip().to_canonical();
-    if !encrypted && !ip.is_loopback() {
-        tracing::warn!(
-            "--grpc-listen {listen} without --grpc-cert: whoever can connect can ask, and reads along; use \
-             --grpc-cert, --grpc-key and --grpc-client-ca, or see to it that only edges can connect"
-        );
+    if ip.is_loopback() {
+        return warnings;
+    }
+    let anybody = "whoever can connect can ask, and is believed what it reports: a forged delivery is a way past \
+                   greylisting";
+    match safety {
+        Safety::Clear => warnings.push(format!(
+            "--grpc-listen {listen} without --grpc-cert: others can read along, and {anybody}; use --grpc-cert, \
+             --grpc-key and --grpc-client-ca, or see to it that only edges can connect"
+        )),
+        Safety::Encrypted => warnings.push(format!(
+            "--grpc-listen {listen} without --grpc-client-ca: {anybody}; use --grpc-client-ca, or see to it that only \
+             edges can connect"
+        )),
+        Safety::Authenticated => {}
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_believes_anybody_is_warned_of_unless_only_this_machine_can_connect() {
+        let store = StoreSpec::Redb("greylist.redb".into());
+        for (listen, safety, wanted) in [
+            ("0.0.0.0:9901", Safety::Clear, Some("without --grpc-cert:")),
+            ("[::]:9901", Safety::Encrypted, Some("without --grpc-client-ca:")),
+            ("0.0.0.0:9901", Safety::Authenticated, None),
+            ("127.0.0.1:9901", Safety::Clear, None),
+            ("[::1]:9901", Safety::Encrypted, None),
+        ] {
+            let told = warnings(&store, listen.parse().unwrap(), safety);
+            assert_eq!(told.len(), usize::from(wanted.is_some()), "{listen} {safety:?}: {told:?}");
+            for text in told {
+                assert!(text.contains(wanted.unwrap()) && text.contains("a way past greylisting"), "{text}");
+            }
+        }
+        assert_eq!(warnings(&StoreSpec::Memory, ([127, 0, 0, 1], 1).into(), Safety::Authenticated).len(), 1);
+    }
+
+    #[test]
+    fn only_a_client_ca_keeps_others_out() {
+        let files = |client_ca: Option<&str>| ServerTlsFiles {
+            certificate: "cert.pem".into(),
+            key: "key.pem".into(),
+            client_ca: client_ca.map(Into::into),
+        };
+        assert_eq!(Safety::of(None), Safety::Clear);
+        assert_eq!(Safety::of(Some(&files(None))), Safety::Encrypted);
+        assert_eq!(Safety::of(Some(&files(Some("ca.pem")))), Safety::Authenticated);
     }
 }

@@ -46,7 +46,9 @@ pub(crate) fn run(mut config: RunConfig) -> ExitCode {
     let log = config.log.clone();
     launch("run", &log, async |registry| {
         if config.store.spec == StoreSpec::Memory {
-            tracing::warn!("--store memory: a restart forgets every sender; use --store redb:PATH to keep them");
+            tracing::warn!(
+                "--store memory: a restart forgets every sender; use --store redb:PATH to keep them"
+            );
         }
         warn_of_forgetting(&config.policy, &config.store.spec);
         config.edge.max_connections = open_files::make_room(config.edge.max_connections);

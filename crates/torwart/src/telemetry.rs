@@ -28,12 +28,14 @@ pub(crate) fn start(output: Output, format: LogFormat, level: Level, traces: Opt
     };
 }
 
-/// Libraries speak up only where something is wrong, unless everything is asked for. Traces are no lines.
+/// Libraries speak up only where something is wrong, unless everything is asked for. Traces are no lines. `notify` tells
+/// of each change that it sees: were this log in a folder that is watched, every line would make the next.
 fn wanted(level: Level) -> Targets {
     let libraries = if level == Level::TRACE { LevelFilter::TRACE } else { LevelFilter::WARN };
     Targets::new()
         .with_default(libraries)
         .with_target("torwart", LevelFilter::from_level(level))
+        .with_target("notify", LevelFilter::WARN)
         .with_target(TARGET, LevelFilter::OFF)
 }
 
@@ -178,6 +180,14 @@ mod tests {
                 assert!(torwart_proto::trace::root("session").is_disabled(), "{level}");
             });
         }
+    }
+
+    #[test]
+    fn what_watches_files_does_not_tell_of_each_change_at_any_level() {
+        let wanted = wanted(Level::TRACE);
+        assert!(!wanted.would_enable("notify::inotify", &Level::INFO));
+        assert!(wanted.would_enable("notify::inotify", &Level::WARN));
+        assert!(wanted.would_enable("hyper::proto", &Level::TRACE));
     }
 
     #[test]

@@ -76,10 +76,9 @@ impl VerdictHalf {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (files, PolicyFiles { paths, state }) = match policy {
             PolicySource::Files(files) => (None, files),
-            PolicySource::Text { name, text } => (
-                Some(SourceFile { name, content: Ok(text) }),
-                PolicyFiles { paths: Vec::new(), state: None },
-            ),
+            PolicySource::Text { name, text } => {
+                (Some(SourceFile { name, content: Ok(text) }), PolicyFiles { paths: Vec::new(), state: None })
+            }
         };
         let state = state.map(PolicyState::at).or_else(|| PolicyState::beside(&store.spec));
         let mut loader = Loader::new(smtp_listen, Arc::clone(&clock), state);

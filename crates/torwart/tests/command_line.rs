@@ -54,7 +54,7 @@ fn each_mistake_is_named_with_its_flag() {
     let files = Files::new();
     let policy = files.path("policy.yaml");
     let directory = files.directory.path().display();
-    let table: [(&str, &[&str]); 37] = [
+    let table: [(&str, &[&str]); 38] = [
         ("", &["--policy: is needed"]),
         ("--policy /nowhere/policy.yaml", &["--policy: /nowhere/policy.yaml can't be read"]),
         ("--smtp-listen 25", &["--smtp-listen: \"25\" is not an address and port"]),
@@ -112,6 +112,7 @@ fn each_mistake_is_named_with_its_flag() {
         ("--otlp-endpoint collector:4317", &["--otlp-endpoint: has neither http:// nor https://"]),
         ("--store redb:", &["--store: names no file"]),
         ("--store redb:/nowhere/at/all.redb", &["--store: /nowhere/at/all.redb can't be made"]),
+        ("--store-timeout 1001ms", &["--store-timeout: \"1001ms\" is more than 1s"]),
         ("--store-timeout 0s", &["--store-timeout: \"0s\" is less than"]),
         ("--store-key-file /nowhere/key", &["--store-key-file: /nowhere/key: "]),
         (

@@ -22,6 +22,8 @@ const TASKS: u64 = 100;
 /// Of each side, in each round.
 const DECISIONS: u64 = 200_000;
 const ROUNDS: usize = 5;
+/// EVALSHA, the script's hash, the number of keys.
+const KEYS_AT: usize = 3;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -89,12 +91,14 @@ async fn ours(store: &Arc<RedisStore>, round: u64) -> Result<f64> {
 fn theirs(url: &str) -> Result<f64> {
     let (host, port) = url.trim_start_matches("redis://").split_once(':').ok_or("redis://host:port")?;
     let port = port.split('/').next().unwrap_or(port);
-    let mut call = mk_call(0);
-    // It puts random digits there, another number at each place.
-    call.current.triplets = vec![Key(*b"trip__rand_int__")];
-    call.current.known = vec![Key(*b"know__rand_int__")];
-    call.current.slot = Key(*b"one slot........");
-    let (words, _script) = RedisStore::check_as_sent(&call);
+    let (mut words, _script) = RedisStore::check_as_sent(&mk_call(0));
+    // It puts random digits there, another number at each place. Names are as long as ours.
+    for (word, name) in words.iter_mut().skip(KEYS_AT).zip(["tr__rand_int__", "kn__rand_int__"]) {
+        if word.len() != name.len() {
+            return Err("the names of records have another length than here".into());
+        }
+        *word = name.into();
+    }
     let mut command = Command::new("redis-benchmark");
     command.args(["-h", host, "-p", port, "-c", "1", "-P", &TASKS.to_string(), "-q"]);
     command.args(["-n", &DECISIONS.to_string(), "-r", "2000000000"]);
@@ -126,7 +130,8 @@ fn mk_call(number: u64) -> Call {
         params: Params::new(&greylisting, false),
         identities: 1,
         sender: 1,
-        client: [0; 2],
+        // As many clients as there are: each has its quota.
+        client: [(number >> 8) as u8, number as u8],
         current: KeySet {
             slot: key(1 << 60),
             triplets: vec![key(2 << 60)],

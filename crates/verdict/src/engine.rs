@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use prometheus::Registry;
-use tokio::time::{Instant, timeout_at};
 use torwart_core::{
     Action, BoxFuture, ConnectionAnswer, ConnectionQuestion, Delivery, DeliveryResult, Envelope, Mailbox,
     Peer, Reason, RecipientsAnswer, RecipientsQuestion, Route, RouteDigest, Unavailable, UnavailableKind,
@@ -33,7 +32,7 @@ use tracing::Instrument as _;
 use self::routes::RetiredRoutes;
 use self::status::StatusBoard;
 use self::store_key::StoreKeys;
-use self::turns::Turns;
+use self::turns::{NoTurn, Turns};
 use crate::clock::Clock;
 use crate::keys::{KeyFileError, Keyring};
 use crate::metrics::{Metrics, Stage, StoreOp};
@@ -44,10 +43,12 @@ pub use status::{OutcomesPage, PolicyStatus, Status, UpstreamOutcomes};
 /// What the store said of a group's recipients, or the one word for all of them.
 type Answers = Result<Vec<Judged>, GreylistWord>;
 
-/// A question to the store.
-enum Asked<'a> {
-    Waiting(BoxFuture<'a, Result<Vec<Judged>, StoreError>>),
-    Answered(Result<Vec<Judged>, StoreError>),
+/// A question to the store, or an order.
+enum Asked<'a, T> {
+    Waiting(BoxFuture<'a, Result<T, StoreError>>),
+    /// At once: from this process's own memory, which says nothing about a store on a server.
+    AtOnce(Result<T, StoreError>),
+    Answered(Result<T, StoreError>),
 }
 
 /// Answers the edge's questions by the policy in force.
@@ -89,6 +90,9 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// The longest `--store-timeout`. A question waits half of it for its client's turn, and then all of it for the store;
+/// with the 3 s that DNS may take that must fit into the 4.9 s that an edge waits, or `onStoreFailure` never holds.
+pub const LONGEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
 /// `--store-timeout`. Half of all senders wait longer for a banner; a store in the same cluster needs 1 ms.
 pub const DEFAULT_STORE_TIMEOUT: Duration = Duration::from_millis(100);
 /// What the start waits for a store on a server: a Cluster takes two connections in a row, some 10 ms.
@@ -152,11 +156,12 @@ impl Engine {
         let Some(policy) = self.policy.load_full() else { return };
         let now = self.clock.now();
         let facts = self.facts(peer, envelope, recipients, 0);
-        for lesson in lessons(&policy, &facts, f32::MAX, now) {
-            let revocation = self.keys.current().revocation(&facts, &lesson.group);
-            // What is lost here is some distrust: the next refused message makes up for it.
-            let _lost = self.within_limit(StoreOp::Revoke, self.store.revoke(revocation)).await;
-        }
+        let Some(keys) = self.keys() else { return };
+        let revocations = lessons(&policy, &facts, f32::MAX, now)
+            .into_iter()
+            .map(|lesson| self.store.revoke(keys.revocation(&facts, &lesson.group)));
+        // What is lost here is some distrust: the next refused message makes up for it.
+        self.order(StoreOp::Revoke, revocations.collect()).await;
     }
 
     pub(crate) fn policy_in_force(&self) -> Result<Arc<Policy>, Unavailable> {
@@ -174,6 +179,7 @@ impl Engine {
     ) -> Facts<'a> {
         Facts {
             client: peer.address.ip(),
+            encrypted: peer.tls.is_some(),
             helo: peer.helo.as_deref(),
             sender: envelope.sender.as_ref(),
             declared_size: envelope.declared_size,
@@ -185,52 +191,79 @@ impl Engine {
         }
     }
 
-    /// Waits for the store no longer than it may take, and counts its failures.
-    async fn within_limit<T>(&self, op: StoreOp, call: BoxFuture<'_, Result<T, StoreError>>) -> Option<T> {
-        let span = trace::current_child(op.span_name());
-        let _timer = self.metrics.time_store(op);
-        let limited = tokio::time::timeout(self.store_timeout, call).instrument(span.clone());
-        let result = limited.await.unwrap_or(Err(StoreError::TimedOut));
-        if let Err(error) = &result {
-            trace::fail(&span, error.kind());
+    /// The keys that hide addresses. None, which counts as a failure of the store, while its own is not known.
+    fn keys(&self) -> Option<Arc<Keyring>> {
+        let keys = self.keys.current();
+        if let Err(error) = &keys {
             self.store_failed(error);
         }
-        result.ok()
+        keys.ok()
+    }
+
+    /// Has all of it done at once, so that it takes no longer however many mail domains it is about, and counts what
+    /// fails.
+    async fn order(&self, op: StoreOp, orders: Vec<BoxFuture<'_, Result<(), StoreError>>>) {
+        if orders.is_empty() {
+            return;
+        }
+        let span = trace::current_child(op.span_name());
+        for done in self.ask(op, orders, &span).await {
+            if let Err(error) = done.result() {
+                trace::fail(&span, error.kind());
+                self.store_failed(&error);
+            }
+        }
+    }
+
+    /// Waits for the store no longer than it may take.
+    async fn ask<'a, T>(
+        &self,
+        op: StoreOp,
+        calls: Vec<BoxFuture<'a, Result<T, StoreError>>>,
+        span: &tracing::Span,
+    ) -> Vec<Asked<'a, T>> {
+        let _timer = self.metrics.time_store(op);
+        let mut asked: Vec<_> = calls.into_iter().map(Asked::Waiting).collect();
+        let limited = tokio::time::timeout(self.store_timeout, answered(&mut asked));
+        let _all_or_time_out = limited.instrument(span.clone()).await;
+        if asked.iter().any(|asked| matches!(asked, Asked::Answered(Ok(_)))) {
+            self.turns.answered();
+        }
+        asked
     }
 
     /// Asks about all groups at once, so that a question takes no longer however many mail domains it names. Waits
-    /// for the client's turn first: half as long as for the store, so that a turn that ends because the store
-    /// hangs is nobody's.
+    /// for the client's turn first.
     async fn ask_greylist(&self, facts: &Facts<'_>, groups: &[Group<'_>]) -> Vec<Answers> {
         if groups.is_empty() {
             return Vec::new();
         }
-        let keys = self.keys.current();
+        let all = |word: GreylistWord| groups.iter().map(|_| Err(word)).collect();
+        let Some(keys) = self.keys() else { return all(GreylistWord::Failed) };
         let calls: Vec<_> = groups.iter().map(|group| keys.call(facts, group)).collect();
         let records = calls.iter().map(Call::weight).sum();
-        let deadline = Instant::now() + self.store_timeout / 2;
-        let Some(_turn) = self.turns.take(facts.client, records, deadline).await else {
-            self.metrics.store_failed(&StoreError::Busy);
-            return groups.iter().map(|_| Err(GreylistWord::Overloaded)).collect();
+        let _turn = match self.turns.take(facts.client, records, self.store_timeout).await {
+            Ok(turn) => turn,
+            Err(NoTurn::Overloaded) => {
+                self.metrics.store_failed(&StoreError::Busy);
+                return all(GreylistWord::Overloaded);
+            }
+            Err(NoTurn::NoAnswers) => {
+                self.store_failed(&StoreError::TimedOut);
+                return all(GreylistWord::Failed);
+            }
         };
         let span = trace::current_child(StoreOp::Check.span_name());
-        let _timer = self.metrics.time_store(StoreOp::Check);
-        let mut asked: Vec<_> =
-            calls.into_iter().map(|call| Asked::Waiting(self.store.check(call))).collect();
-        let limited = timeout_at(Instant::now() + self.store_timeout, answered(&mut asked));
-        let _all_or_time_out = limited.instrument(span.clone()).await;
+        let calls = calls.into_iter().map(|call| self.store.check(call)).collect();
+        let asked = self.ask(StoreOp::Check, calls, &span).await;
         if let Some(fault) = self.store.take_fault() {
             self.metrics.store_failed(&fault);
         }
         asked.into_iter().map(|asked| self.answers(asked, &span)).collect()
     }
 
-    fn answers(&self, asked: Asked<'_>, span: &tracing::Span) -> Answers {
-        let result = match asked {
-            Asked::Answered(result) => result,
-            Asked::Waiting(_) => Err(StoreError::TimedOut),
-        };
-        result.map_err(|error| {
+    fn answers(&self, asked: Asked<'_, Vec<Judged>>, span: &tracing::Span) -> Answers {
+        asked.result().map_err(|error| {
             trace::fail(span, error.kind());
             self.store_failed(&error);
             GreylistWord::Failed
@@ -305,15 +338,14 @@ impl Engine {
         };
         let Some(policy) = self.policy.load_full() else { return };
         let facts = self.facts(&peer, &envelope, &recipients, 0);
-        for lesson in lessons(&policy, &facts, score, self.clock.now()) {
-            let call = self.keys.current().call(&facts, &lesson.group);
-            // A lesson that is lost costs a sender some trust or a bounce some minutes, never a mail.
-            let _lost = if is_delivered {
-                self.within_limit(StoreOp::Deliver, self.store.deliver(call, lesson.trust)).await
-            } else {
-                self.within_limit(StoreOp::GiveBack, self.store.give_back(call)).await
-            };
-        }
+        let Some(keys) = self.keys() else { return };
+        let orders = lessons(&policy, &facts, score, self.clock.now()).into_iter().map(|lesson| {
+            let call = keys.call(&facts, &lesson.group);
+            if is_delivered { self.store.deliver(call, lesson.trust) } else { self.store.give_back(call) }
+        });
+        let op = if is_delivered { StoreOp::Deliver } else { StoreOp::GiveBack };
+        // A lesson that is lost costs a sender some trust or a bounce some minutes, never a mail.
+        self.order(op, orders.collect()).await;
     }
 
     fn connection(&self, question: &ConnectionQuestion) -> Result<ConnectionAnswer, Unavailable> {
@@ -368,17 +400,31 @@ impl fmt::Debug for Engine {
     }
 }
 
+// === impl Asked ===
+
+impl<T> Asked<'_, T> {
+    fn result(self) -> Result<T, StoreError> {
+        match self {
+            Self::AtOnce(result) | Self::Answered(result) => result,
+            Self::Waiting(_) => Err(StoreError::TimedOut),
+        }
+    }
+}
+
 /// Ready when every question is answered; those that were can be seen before.
-async fn answered(asked: &mut [Asked<'_>]) {
+async fn answered<T>(asked: &mut [Asked<'_, T>]) {
+    let mut at_once = true;
     poll_fn(|context| {
         let mut all = Poll::Ready(());
         for asked in &mut *asked {
             let Asked::Waiting(question) = asked else { continue };
             match question.as_mut().poll(context) {
+                Poll::Ready(answer) if at_once => *asked = Asked::AtOnce(answer),
                 Poll::Ready(answer) => *asked = Asked::Answered(answer),
                 Poll::Pending => all = Poll::Pending,
             }
         }
+        at_once = false;
         all
     })
     .await;

@@ -118,8 +118,8 @@ pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// What is cut has closed its sockets after so long.
 const CUT_LIMIT: Duration = Duration::from_secs(1);
 
-/// Longest message in bytes, gRPC's usual limit. A question about 1000 recipients has 0.4 MB at most.
-const LONGEST_MESSAGE: usize = 4 * 1024 * 1024;
+/// Longest message in bytes. A question about 1000 recipients has 0.4 MB at most.
+const LONGEST_MESSAGE: usize = 512 * 1024;
 
 // === impl GrpcSettings ===
 

@@ -140,7 +140,7 @@ impl fmt::Debug for Keyring {
 }
 
 /// Whose load a client is.
-pub(crate) fn client_network(ip: IpAddr) -> IpNet {
+fn client_network(ip: IpAddr) -> IpNet {
     let ip = ip.to_canonical();
     let prefix = if ip.is_ipv4() { PREFIX_IPV4 } else { PREFIX_IPV6 };
     IpNet::new(ip, prefix).map_or_else(|_| ip.into(), |network| network.trunc())

@@ -21,7 +21,7 @@ pub mod store;
 mod testing;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use engine::{Engine, Options, StartError};
+pub use engine::{Engine, LONGEST_STORE_TIMEOUT, Options, StartError};
 pub use grpc::{GrpcError, GrpcServer, GrpcSettings};
 pub use keys::{KeyFileError, Keyring};
 pub use metrics::Metrics;

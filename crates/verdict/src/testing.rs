@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::{Registry, TextEncoder};
@@ -120,10 +120,12 @@ pub(crate) fn mk_envelope(sender: &str) -> Arc<Envelope> {
     Arc::new(Envelope { sender, declared_size: None, eight_bit: false, smtputf8: false })
 }
 
-/// A store whose calls fail: at once, or once they are released.
+/// A store whose calls fail: at once, or once they are released. Or it is slow, and has nothing to say then.
 #[derive(Debug)]
 pub(crate) struct BrokenStore {
     pub(crate) hangs: AtomicBool,
+    /// Milliseconds until it has answered a question.
+    pub(crate) slow: AtomicU64,
     pub(crate) released: CancellationToken,
     pub(crate) lost: AtomicBool,
 }
@@ -149,7 +151,14 @@ impl Store for BrokenStore {
     }
 
     fn check(&self, _: Call) -> BoxFuture<'_, Result<Vec<Judged>, StoreError>> {
-        self.answer()
+        let slow = self.slow.load(Ordering::Relaxed);
+        if slow == 0 {
+            return self.answer();
+        }
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(slow)).await;
+            Ok(Vec::new())
+        })
     }
 
     fn deliver(&self, _: Call, _: bool) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -184,6 +193,7 @@ impl Store for BrokenStore {
 pub(crate) fn mk_broken(hangs: bool) -> Arc<BrokenStore> {
     Arc::new(BrokenStore {
         hangs: AtomicBool::new(hangs),
+        slow: AtomicU64::new(0),
         released: CancellationToken::new(),
         lost: AtomicBool::new(false),
     })

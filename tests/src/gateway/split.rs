@@ -6,7 +6,7 @@ use super::{Gateway, GatewayBuilder, Kept};
 use crate::{Fleet, Lines, Part, RedisServer};
 
 /// A busy machine is no failure of the store: the tests that are about one say so themselves.
-const STORE_TIMEOUT: &str = "2s";
+const STORE_TIMEOUT: &str = "1s";
 
 /// Which part knows a flag.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! From the URLs to the addresses that are asked, again and again: pods come and go.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,10 +36,12 @@ struct Name {
     resolver: Arc<dyn Resolve>,
     found: Arc<Found>,
     metrics: Arc<ClientMetrics>,
+    /// That it has too many addresses was said.
+    told: AtomicBool,
 }
 
 /// Addresses of one name that are used: each holds a connection.
-pub(super) const LARGEST: usize = 64;
+pub(super) const LARGEST: usize = 256;
 /// For one look-up, whoever does it; the system's resolver has a limit of its own.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After a failed connection a name is looked up at once, but not more often than this.
@@ -73,6 +77,7 @@ impl Addresses {
                     resolver: Arc::clone(resolver),
                     found: Arc::clone(&found),
                     metrics: Arc::clone(metrics),
+                    told: AtomicBool::new(false),
                 }),
             }
         }
@@ -131,7 +136,16 @@ impl Name {
                 if was_failing {
                     tracing::info!(name, addresses = found.len(), "the verdict's name is resolved again");
                 }
-                self.found.set(self.place, targets(&found, self.port, self.encrypted));
+                let used = targets(&found, self.port, self.encrypted);
+                if found.len() > LARGEST && !self.told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        name,
+                        addresses = found.len(),
+                        used = used.len(),
+                        "the verdict's name has more addresses than are used; give the edges a name with fewer"
+                    );
+                }
+                self.found.set(self.place, used);
                 return false;
             }
             Ok(Ok(_)) => "no address".to_owned(),
@@ -158,8 +172,9 @@ fn targets(ips: &[IpAddr], port: u16, encrypted: bool) -> Vec<Target> {
 /// An address that several URLs stand for is asked as the first of them says.
 fn union(of_urls: &[Vec<Target>]) -> Vec<Target> {
     let mut all: Vec<Target> = Vec::new();
+    let mut known = HashSet::new();
     for target in of_urls.iter().flatten() {
-        if all.iter().all(|known| known.address != target.address) {
+        if known.insert(target.address) {
             all.push(*target);
         }
     }
@@ -185,7 +200,8 @@ mod tests {
 
     #[test]
     fn of_too_many_addresses_the_same_are_left_out_whatever_their_order() {
-        let mut ips: Vec<IpAddr> = (0..200u8).map(|n| IpAddr::from([127, 0, 0, n])).collect();
+        let mut ips: Vec<IpAddr> =
+            (0..400u32).map(|n| IpAddr::from((0x7f00_0000 + n).to_be_bytes())).collect();
         let some = targets(&ips, 1, false);
         ips.reverse();
         ips.push(ips[0]);

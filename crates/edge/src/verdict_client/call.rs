@@ -29,6 +29,9 @@ pub(super) struct Failure {
     pub(super) detail: String,
 }
 
+/// What the verdict needs at most must fit in: its store, and DNS.
+pub const RECIPIENTS_BUDGET: Duration = Duration::from_millis(4900);
+
 /// Characters of what a server says that go to the log.
 const LONGEST_DETAIL: usize = 200;
 
@@ -51,7 +54,7 @@ impl Call {
     pub(super) fn budget(self) -> Duration {
         match self {
             Self::CheckConnection => Duration::from_millis(1900),
-            Self::CheckRecipients | Self::ReportOutcome | Self::GetRoute => Duration::from_millis(4900),
+            Self::CheckRecipients | Self::ReportOutcome | Self::GetRoute => RECIPIENTS_BUDGET,
         }
     }
 
@@ -85,7 +88,8 @@ impl Call {
             | FailureKind::Overload
             | FailureKind::Malformed
             | FailureKind::Internal
-            | FailureKind::UnknownRoute => failure.not_done || self.effect() == Effect::None,
+            | FailureKind::UnknownRoute
+            | FailureKind::Unimplemented => failure.not_done || self.effect() == Effect::None,
         }
     }
 }
@@ -112,11 +116,12 @@ impl Failure {
             Code::DeadlineExceeded => FailureKind::Timeout,
             // without a cause it is what the server said, with one it is what the transport met
             _ if status.source().is_some() => FailureKind::Transport,
+            // a replica of another version
+            Code::Unimplemented => FailureKind::Unimplemented,
             Code::InvalidArgument
             | Code::NotFound
             | Code::FailedPrecondition
             | Code::OutOfRange
-            | Code::Unimplemented
             | Code::PermissionDenied
             | Code::Unauthenticated => FailureKind::Rejected,
             Code::Ok | Code::DataLoss => FailureKind::Malformed,
@@ -127,12 +132,15 @@ impl Failure {
             | Code::Aborted
             | Code::Internal => FailureKind::Internal,
         };
+        let not_done = not_done || kind == FailureKind::Unimplemented;
         Self { kind, not_done, detail: describe(status) }
     }
 
-    /// What it says of the backend.
-    pub(super) fn end(&self) -> End {
+    /// What it says of the backend that was asked so.
+    pub(super) fn end(&self, call: Call) -> End {
         match self.kind {
+            // it waits for the store with all that a large message teaches, and holds up nobody's question
+            FailureKind::Timeout if call == Call::ReportOutcome => End::Open,
             FailureKind::Connect
             | FailureKind::Timeout
             | FailureKind::Transport
@@ -140,7 +148,7 @@ impl Failure {
             | FailureKind::Malformed
             | FailureKind::Internal => End::Failed,
             FailureKind::Overload => End::Overloaded,
-            FailureKind::Rejected | FailureKind::UnknownRoute => End::Answered,
+            FailureKind::Rejected | FailureKind::UnknownRoute | FailureKind::Unimplemented => End::Answered,
             FailureKind::NoBackend | FailureKind::Limit | FailureKind::Resolve => End::Open,
         }
     }
@@ -207,14 +215,22 @@ mod tests {
             (Code::Unavailable, FailureKind::Internal, End::Failed),
             (Code::DeadlineExceeded, FailureKind::Timeout, End::Failed),
             (Code::InvalidArgument, FailureKind::Rejected, End::Answered),
-            (Code::Unimplemented, FailureKind::Rejected, End::Answered),
+            (Code::Unimplemented, FailureKind::Unimplemented, End::Answered),
             (Code::Internal, FailureKind::Internal, End::Failed),
             (Code::Unknown, FailureKind::Internal, End::Failed),
         ];
         for (code, kind, end) in table {
             let failure = Failure::from_status(Call::CheckRecipients, &Status::new(code, "x"));
-            assert_eq!((failure.kind, failure.end()), (kind, end), "{code:?}");
-            assert!(!failure.not_done);
+            assert_eq!((failure.kind, failure.end(Call::CheckRecipients)), (kind, end), "{code:?}");
+            assert_eq!(failure.not_done, code == Code::Unimplemented, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_report_that_takes_long_says_nothing_of_the_backend() {
+        for call in Call::ALL {
+            let expected = if call == Call::ReportOutcome { End::Open } else { End::Failed };
+            assert_eq!(Failure::timeout().end(call), expected, "{call:?}");
         }
     }
 
@@ -230,6 +246,7 @@ mod tests {
             (Status::internal("x"), false, true),
             (Status::deadline_exceeded("x"), false, true),
             (Status::invalid_argument("x"), false, false),
+            (Status::unimplemented("x"), true, true),
         ];
         for (status, with_effect, without) in table {
             for call in Call::ALL {
@@ -243,7 +260,7 @@ mod tests {
     #[test]
     fn a_route_that_one_replica_does_not_know_yet_may_be_known_to_another() {
         let failure = Failure::from_status(Call::GetRoute, &Status::not_found("x"));
-        assert_eq!((failure.kind, failure.end()), (FailureKind::UnknownRoute, End::Answered));
+        assert_eq!((failure.kind, failure.end(Call::GetRoute)), (FailureKind::UnknownRoute, End::Answered));
         assert!(Call::GetRoute.may_retry(&failure));
         let kind = failure.unavailable(Call::GetRoute, None).kind;
         assert_eq!(kind, UnavailableKind::UnknownRoute);

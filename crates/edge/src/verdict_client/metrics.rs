@@ -42,6 +42,8 @@ pub(super) enum FailureKind {
     Internal,
     /// It does not know the route that was asked for.
     UnknownRoute,
+    /// It is of a version that does not know the call.
+    Unimplemented,
     /// No address of the verdict is known.
     NoBackend,
     /// This edge has too many calls under way.
@@ -159,7 +161,7 @@ impl Complaint {
 // === impl FailureKind ===
 
 impl FailureKind {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Connect,
         Self::Timeout,
         Self::Transport,
@@ -169,6 +171,7 @@ impl FailureKind {
         Self::Rejected,
         Self::Internal,
         Self::UnknownRoute,
+        Self::Unimplemented,
         Self::NoBackend,
         Self::Limit,
         Self::Resolve,
@@ -185,6 +188,7 @@ impl FailureKind {
             Self::Rejected => "rejected",
             Self::Internal => "internal",
             Self::UnknownRoute => "unknown_route",
+            Self::Unimplemented => "unimplemented",
             Self::NoBackend => "no_backend",
             Self::Limit => "limit",
             Self::Resolve => "resolve",

@@ -14,10 +14,11 @@ type Step = fn(&Case<'_, '_>) -> Option<(Finding, Teaches)>;
 
 /// That the domain is ours was found before. What needs DNS (rates, lists, SPF, reverse DNS, HELO, sender domain)
 /// gives scores, which are in the facts by now.
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     routed_local_part,
     declared_size,
     refusing_range,
+    missing_tls,
     denied_recipient,
     trusted_range,
     exempt_recipient,
@@ -58,6 +59,13 @@ fn refusing_range(case: &Case<'_, '_>) -> Option<(Finding, Teaches)> {
         RangeAction::Allow | RangeAction::Check => return None,
     };
     Some((Finding::Refuse(refusal), Teaches::Nothing))
+}
+
+/// The edge refuses mail before STARTTLS (RFC 3207), unless it was not told so in time for the banner. As at the
+/// banner this holds in Monitor too.
+fn missing_tls(case: &Case<'_, '_>) -> Option<(Finding, Teaches)> {
+    let missing = case.requires_tls && !case.facts.encrypted;
+    missing.then(|| (Finding::Final(wording::tls_required()), Teaches::Nothing))
 }
 
 /// RFC 5321 section 4.5.1: a list of who exists does not do away with the postmaster; `deny` may.

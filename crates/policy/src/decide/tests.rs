@@ -1,3 +1,5 @@
+mod tls;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -106,6 +108,7 @@ struct Case {
     sender: Option<Mailbox>,
     client: &'static str,
     size: Option<u64>,
+    encrypted: bool,
     accepted_before: u32,
     checks: Vec<CheckResult>,
     verified: Vec<Identity>,
@@ -117,6 +120,7 @@ impl Default for Case {
             sender: Some(Mailbox::new("anna", "sender.example")),
             client: CLIENT,
             size: None,
+            encrypted: false,
             accepted_before: 0,
             checks: Vec::new(),
             verified: Vec::new(),
@@ -128,6 +132,7 @@ impl Case {
     fn facts<'a>(&'a self, recipients: &'a [Mailbox]) -> Facts<'a> {
         Facts {
             client: self.client.parse().unwrap(),
+            encrypted: self.encrypted,
             helo: Some("mx.sender.example"),
             sender: self.sender.as_ref(),
             declared_size: self.size,

@@ -85,6 +85,16 @@ pub(super) fn client_deferred() -> Refusal {
     defer(Reason::IpRange, 450, (4, 7, 1), "Mail from your network is not accepted at the moment, try later")
 }
 
+/// Not the 530 of RFC 3207: this session may never have been offered STARTTLS.
+pub(super) fn tls_required() -> Refusal {
+    defer(
+        Reason::IpRange,
+        451,
+        (4, 7, 0),
+        "Mail from your network is accepted over TLS only, try again with STARTTLS",
+    )
+}
+
 /// At the banner.
 pub(super) fn connection_rejected() -> Reply {
     Reply::new(554, (5, 7, 1), "Mail from your network is not accepted here")
@@ -127,6 +137,7 @@ mod tests {
             sender_denied(),
             client_rejected(),
             client_deferred(),
+            tls_required(),
             score(),
             greylisted(1),
             greylisted(u32::MAX),

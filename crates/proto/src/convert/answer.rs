@@ -13,6 +13,9 @@ const LONGEST_REVISION: usize = 128;
 
 // === connection ===
 
+/// `RecipientVerdict.size_limit` of a domain without one of its own.
+const NO_LIMIT: u64 = 0;
+
 impl From<&core::ConnectionAnswer> for v1::CheckConnectionResponse {
     fn from(answer: &core::ConnectionAnswer) -> Self {
         let core::ConnectionAnswer { refuse, tls, revision, ask_connections } = answer;
@@ -78,6 +81,8 @@ impl From<&core::RecipientsAnswer> for v1::CheckRecipientsResponse {
             checks: checks.iter().map(check).collect(),
             revision: revision.0.as_ref().to_owned(),
             ask_connections: *ask_connections,
+            // nobody asks for it before reverse DNS is checked
+            rdns: None,
         }
     }
 }
@@ -87,7 +92,7 @@ impl TryFrom<v1::CheckRecipientsResponse> for core::RecipientsAnswer {
     type Error = Malformed;
 
     fn try_from(response: v1::CheckRecipientsResponse) -> Result<Self, Malformed> {
-        let v1::CheckRecipientsResponse { recipients, identity, checks, revision, ask_connections } =
+        let v1::CheckRecipientsResponse { recipients, identity, checks, revision, ask_connections, rdns: _ } =
             response;
         Ok(Self {
             recipients: recipients.into_iter().map(to_verdict).collect(),
@@ -129,7 +134,7 @@ fn verdict(verdict: &core::RecipientVerdict) -> v1::RecipientVerdict {
         object: parts::text(object.as_ref()),
         route: route.map(|digest| digest.0.to_vec()),
         delivery_class: class.map(|digest| digest.0.to_vec()),
-        size_limit: *size_limit,
+        size_limit: if *size_limit == u64::MAX { NO_LIMIT } else { *size_limit },
         deliver_to: deliver_to.as_ref().map(parts::mailbox),
         refuse_data: refuse_data.as_ref().map(reply::reply),
         // No check of this build looks at messages.
@@ -219,7 +224,7 @@ fn judged(verdict: v1::RecipientVerdict) -> Result<core::RecipientVerdict, Malfo
         object: object.map(Arc::from),
         route,
         class,
-        size_limit,
+        size_limit: if size_limit == NO_LIMIT { u64::MAX } else { size_limit },
         deliver_to: deliver_to.map(|mailbox| parts::to_mailbox(mailbox, "deliver_to")).transpose()?,
         refuse_data,
     })

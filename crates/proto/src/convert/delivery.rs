@@ -42,6 +42,8 @@ impl From<&core::Delivery> for v1::ReportOutcomeRequest {
             upstream_reply: upstream_reply
                 .as_ref()
                 .map(|reply| reply.chars().take(core::Delivery::LONGEST_REPLY).collect()),
+            // nobody counts them before unknown recipients are rated
+            refused_recipients: Vec::new(),
         }
     }
 }
@@ -60,6 +62,7 @@ impl TryFrom<v1::ReportOutcomeRequest> for core::Delivery {
             outcome,
             upstream,
             upstream_reply,
+            refused_recipients: _,
         } = request;
         let result = match v1::Outcome::try_from(outcome) {
             Ok(v1::Outcome::Delivered) => core::DeliveryResult::Delivered,
@@ -67,7 +70,7 @@ impl TryFrom<v1::ReportOutcomeRequest> for core::Delivery {
             Ok(v1::Outcome::Rejected) => core::DeliveryResult::Rejected,
             Ok(v1::Outcome::Unreachable) => core::DeliveryResult::Unreachable,
             Ok(v1::Outcome::Unknown) => core::DeliveryResult::Unknown,
-            Ok(v1::Outcome::Unspecified) | Err(_) => {
+            Ok(v1::Outcome::Unspecified | v1::Outcome::NoRecipient) | Err(_) => {
                 return Err(Malformed::new("outcome", "this build does not know the value"));
             }
         };

@@ -934,6 +934,10 @@ pub struct CheckRecipientsResponse {
     /// As CheckConnectionResponse.ask_connections.
     #[prost(bool, tag = "5")]
     pub ask_connections: bool,
+    /// The client's name by forward-confirmed reverse DNS (RFC 8601 section 3), for the mail log; absent if it has none or
+    /// was not asked for.
+    #[prost(string, optional, tag = "6")]
+    pub rdns: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// What holds for one recipient.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -984,11 +988,13 @@ pub struct RecipientVerdict {
 /// The message as it arrives: one `begin`, then `chunk`s, then one `end`.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckMessageRequest {
+    /// Which part it is.
     #[prost(oneof = "check_message_request::Part", tags = "1, 2, 3")]
     pub part: ::core::option::Option<check_message_request::Part>,
 }
 /// Nested message and enum types in `CheckMessageRequest`.
 pub mod check_message_request {
+    /// Which part it is.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Part {
         /// First, and once.
@@ -1093,6 +1099,9 @@ pub struct ReportOutcomeRequest {
     /// What it said last, at most 200 characters; absent if it said nothing.
     #[prost(string, optional, tag = "9")]
     pub upstream_reply: ::core::option::Option<::prost::alloc::string::String>,
+    /// The recipients that the upstream refused for good at RCPT; together with `recipients` at most 1000.
+    #[prost(message, repeated, tag = "10")]
+    pub refused_recipients: ::prost::alloc::vec::Vec<Mailbox>,
 }
 /// Nothing: what was learnt is the verdict's business.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1148,7 +1157,7 @@ impl ListenerTls {
         }
     }
 }
-/// What became of a transaction. A verdict that does not know a value learns nothing from it.
+/// What became of a transaction. A verdict that does not know a value answers INVALID_ARGUMENT and learns nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Outcome {
@@ -1164,6 +1173,8 @@ pub enum Outcome {
     Unreachable = 4,
     /// The reply to the final dot was lost.
     Unknown = 5,
+    /// The upstream refused every recipient for good.
+    NoRecipient = 6,
 }
 impl Outcome {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1178,6 +1189,7 @@ impl Outcome {
             Self::Rejected => "OUTCOME_REJECTED",
             Self::Unreachable => "OUTCOME_UNREACHABLE",
             Self::Unknown => "OUTCOME_UNKNOWN",
+            Self::NoRecipient => "OUTCOME_NO_RECIPIENT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1189,6 +1201,7 @@ impl Outcome {
             "OUTCOME_REJECTED" => Some(Self::Rejected),
             "OUTCOME_UNREACHABLE" => Some(Self::Unreachable),
             "OUTCOME_UNKNOWN" => Some(Self::Unknown),
+            "OUTCOME_NO_RECIPIENT" => Some(Self::NoRecipient),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use torwart_verdict::store::{InvalidStoreSpec, RedisOptions};
-use torwart_verdict::{Keyring, StoreSpec};
+use torwart_verdict::{Keyring, LONGEST_STORE_TIMEOUT, StoreSpec};
 
 use super::reader::Reader;
 use crate::cli::StoreArgs;
@@ -19,9 +19,6 @@ pub(crate) struct StoreConfig {
     /// Used with a redis URL only.
     pub(crate) redis: RedisOptions,
 }
-
-/// A sender waits for its reply all this time.
-const LONGEST_STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 // === impl StoreConfig ===
 
@@ -106,5 +103,18 @@ pub(super) fn usable_path(path: &Path) -> Result<(), String> {
         Err(format!("{} can't be made: {} is not a directory", path.display(), directory.display()))
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_store_timeout_leaves_an_edge_time_to_hear_that_the_store_has_failed() {
+        /// What DNS may take for one question.
+        const DNS: Duration = Duration::from_secs(3);
+        let turn = LONGEST_STORE_TIMEOUT / 2;
+        assert!(turn + LONGEST_STORE_TIMEOUT + DNS < torwart_edge::RECIPIENTS_BUDGET);
     }
 }

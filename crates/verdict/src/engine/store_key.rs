@@ -3,12 +3,13 @@
 //! A store on a server may lose it with everything else: it is flushed, or restarted empty. Whoever comes first puts
 //! a key there again, and that need not be ours; two processes with different keys would make each sender wait once
 //! for each of them. So the store is asked again and again, with ours as the one to be kept, and what it says is
-//! taken up.
+//! taken up. Until it has said something for the first time there is no key: what was written under one of our own
+//! invention nobody else would find.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -22,16 +23,21 @@ use crate::store::{Store, StoreError};
 
 /// The keyring in force.
 pub(super) struct StoreKeys {
-    ring: Arc<ArcSwap<Keyring>>,
+    ring: Arc<ArcSwap<Known>>,
     asking: Option<JoinHandle<()>>,
 }
+
+/// The keyring, or why there is none yet.
+type Known = Result<Arc<Keyring>, StoreError>;
 
 /// Asks the store for its key.
 struct Asking {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    ring: Arc<ArcSwap<Keyring>>,
-    keys: Keys,
+    ring: Arc<ArcSwap<Known>>,
+    /// What the store keeps if it has none.
+    fresh: Secret,
+    keys: Option<Keys>,
     connects: watch::Receiver<u64>,
     has_answered: bool,
 }
@@ -48,8 +54,8 @@ type Secret = [u8; 32];
 
 /// A file that is just being opened, or repaired, may take so long for its first answer.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-/// A server may be away for longer than anyone wants to wait. Then we begin with a key of our own: nothing is written
-/// before there is a connection, and the store is asked as soon as there is one.
+/// A server may be away for longer than anyone wants to wait. Then we begin without a key, which is a failure of the
+/// store; it is asked again as soon as there is a connection.
 const SERVER_START_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time limit of one question, which nobody waits for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -66,7 +72,7 @@ const OLDER_KEPT: i64 = LEAST_KEPT as i64;
 
 impl StoreKeys {
     pub(super) fn fixed(ring: Keyring) -> Self {
-        Self { ring: Arc::new(ArcSwap::from_pointee(ring)), asking: None }
+        Self { ring: Arc::new(ArcSwap::from_pointee(Ok(Arc::new(ring)))), asking: None }
     }
 
     /// The key that `store` holds, or a new one. For a store on a server ([`Store::connects`]) it is asked for from
@@ -90,21 +96,26 @@ impl StoreKeys {
             return Ok(Self::fixed(Keyring::new(&secret.unwrap_or(Err(StoreError::TimedOut))?)));
         };
         let found = first_answer(store, fresh, &mut connects).await;
-        let keys = Keys { first: found.unwrap_or(fresh), older: Vec::new() };
-        let ring = Arc::new(ArcSwap::from_pointee(keys.ring()));
+        let has_answered = found.is_ok();
+        let keys = found.map(Keys::new);
+        let known = keys.as_ref().map(|keys| Arc::new(keys.ring())).map_err(Clone::clone);
+        let ring = Arc::new(ArcSwap::from_pointee(known));
         let asking = Asking {
             store: Arc::clone(store),
             clock: Arc::clone(clock),
             ring: Arc::clone(&ring),
-            keys,
+            fresh,
+            keys: keys.ok(),
             connects,
-            has_answered: found.is_some(),
+            has_answered,
         };
         Ok(Self { ring, asking: Some(tokio::spawn(asking.run())) })
     }
 
-    pub(super) fn current(&self) -> Guard<Arc<Keyring>> {
-        self.ring.load()
+    /// # Errors
+    /// Why the store's own key is not known yet.
+    pub(super) fn current(&self) -> Known {
+        Known::clone(&self.ring.load())
     }
 }
 
@@ -120,11 +131,11 @@ async fn first_answer(
     store: &Arc<dyn Store>,
     fresh: Secret,
     connects: &mut watch::Receiver<u64>,
-) -> Option<Secret> {
+) -> Result<Secret, StoreError> {
     let deadline = Instant::now() + SERVER_START_TIMEOUT;
     loop {
         let error = match timeout_at(deadline, store.secret(fresh)).await {
-            Ok(Ok(found)) => return Some(found),
+            Ok(Ok(found)) => return Ok(found),
             Ok(Err(error)) => error,
             Err(_) => StoreError::TimedOut,
         };
@@ -134,9 +145,9 @@ async fn first_answer(
             tracing::warn!(
                 store = store.kind(),
                 %error,
-                "the store's own key could not be read yet: beginning with another"
+                "the store's own key could not be read yet: greylisting begins when it is"
             );
-            return None;
+            return Err(error);
         }
     }
 }
@@ -151,23 +162,31 @@ impl Asking {
                 // There will be no further connection.
                 return;
             }
-            let answer = timeout(ANSWER_TIMEOUT, self.store.secret(self.keys.first)).await;
-            self.has_answered = matches!(answer, Ok(Ok(_)));
-            if let Ok(Ok(found)) = answer {
-                self.take(found);
+            let ours = self.keys.as_ref().map_or(self.fresh, |keys| keys.first);
+            let answer = timeout(ANSWER_TIMEOUT, self.store.secret(ours)).await;
+            let answer = answer.unwrap_or(Err(StoreError::TimedOut));
+            self.has_answered = answer.is_ok();
+            match answer {
+                Ok(found) => self.take(found),
+                Err(error) if self.keys.is_none() => self.ring.store(Arc::new(Err(error))),
+                Err(_) => {}
             }
         }
     }
 
     fn take(&mut self, found: Secret) {
-        if found != self.keys.first {
+        let is_first = self.keys.is_none();
+        let keys = self.keys.get_or_insert_with(|| Keys::new(found));
+        if is_first {
+            tracing::info!(store = self.store.kind(), "the store's own key was read: greylisting begins");
+        } else if found != keys.first {
             tracing::warn!(
                 store = self.store.kind(),
                 "the store holds another key than before, as after it was emptied: using it from now on"
             );
         }
-        if self.keys.take(found, self.clock.now()) {
-            self.ring.store(Arc::new(self.keys.ring()));
+        if keys.take(found, self.clock.now()) || is_first {
+            self.ring.store(Arc::new(Ok(Arc::new(keys.ring()))));
         }
     }
 }
@@ -175,6 +194,10 @@ impl Asking {
 // === impl Keys ===
 
 impl Keys {
+    fn new(first: Secret) -> Self {
+        Self { first, older: Vec::new() }
+    }
+
     fn ring(&self) -> Keyring {
         Keyring::of_keys(&self.first, self.older.iter().map(|(key, _)| key.as_slice()))
     }

@@ -1,9 +1,9 @@
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
 use torwart_core::{Greylist, RecipientVerdict};
-use torwart_policy::domains::DomainPattern;
-use torwart_policy::model::{DomainMatch, Enforcement, GreylistMode, Range, RangeAction};
-use torwart_policy::{DomainTable, RangeTable};
+use torwart_policy::RangeTable;
+use torwart_policy::model::{Enforcement, GreylistMode, Range, RangeAction};
 
 use super::*;
 use crate::clock::ManualClock;
@@ -250,16 +250,9 @@ async fn a_dead_store_passes_mail_or_defers_it_and_holds_nobody_up() {
 #[tokio::test(start_paused = true)]
 async fn a_hung_store_costs_a_question_its_time_limit_once_however_many_domains_it_names() {
     let setup = mk_engine_over(|_| mk_broken(true)).await;
-    let policy = mk_policy("r1", 1, |_, _| {});
-    let domain = match policy.domains.find("example.org", START) {
-        DomainMatch::Known { domain, .. } => Arc::clone(domain),
-        other => panic!("{other:?}"),
-    };
     let names: Vec<String> = (0..60).map(|n| format!("d{n}.example")).collect();
-    let known = names.iter().map(|name| (DomainPattern::parse(name).unwrap(), Arc::clone(&domain)));
-    let mut policy = Arc::into_inner(policy).unwrap();
-    policy.domains = DomainTable::new(known, [], []);
-    setup.engine.set_policy(Arc::new(policy));
+    let policy = mk_policy_of("r1", &names.iter().map(String::as_str).collect::<Vec<_>>(), 1);
+    setup.engine.set_policy(policy);
     let recipients: Vec<String> = names.iter().map(|name| format!("u@{name}")).collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
     let asked = Instant::now();
@@ -267,22 +260,43 @@ async fn a_hung_store_costs_a_question_its_time_limit_once_however_many_domains_
     assert!(asked.elapsed() <= 2 * DEFAULT_STORE_TIMEOUT, "{:?}", asked.elapsed());
     assert_eq!(verdicts.len(), 60);
     assert!(verdicts.iter().all(|verdict| verdict.greylist == Some(Greylist::StoreFailure)));
-    assert_eq!(setup.metric("torwart_store_failures_total{kind=\"timeout\"}").as_deref(), Some("60"));
+    let time_outs = || setup.metric("torwart_store_failures_total{kind=\"timeout\"}");
+    assert_eq!(time_outs().as_deref(), Some("60"));
+    for (sender, result) in [(ANNA, DeliveryResult::Delivered), ("", DeliveryResult::Rejected)] {
+        let asked = Instant::now();
+        setup.engine.report_delivery(mk_delivery(CLIENT, sender, &recipients, result)).await;
+        assert!(asked.elapsed() <= 2 * DEFAULT_STORE_TIMEOUT, "{result:?} {:?}", asked.elapsed());
+    }
+    let asked = Instant::now();
+    let mailboxes: Vec<_> = recipients.iter().map(|text| mk_mailbox(text)).collect();
+    setup.engine.revoke_trust(&mk_peer(CLIENT), &mk_envelope(ANNA), &mailboxes).await;
+    assert!(asked.elapsed() <= 2 * DEFAULT_STORE_TIMEOUT, "{:?}", asked.elapsed());
+    assert_eq!(time_outs().as_deref(), Some("240"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_network_that_asks_too_much_at_once_waits_and_is_not_let_past() {
-    let setup = mk_engine_over(|_| mk_broken(true)).await;
-    setup.engine.set_policy(mk_policy("r1", 1, |_, _| {}));
-    let recipients: Vec<String> = (0..100).map(|n| format!("u{n}@example.org")).collect();
-    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
-    let burst = async |client| setup.ask_all(client, ANNA, &recipients).await[0].action;
-    let burst = |client| burst(client);
-    let (one, two, third, stranger) =
-        tokio::join!(burst(CLIENT), burst(NEIGHBOUR), burst(CLIENT), burst(STRANGER));
-    // Two of one network are in the store's hands and let pass when it fails; the third has waited for them.
-    assert_eq!([one, two, third, stranger], [Action::Accept, Action::Accept, Action::Defer, Action::Accept]);
-    assert_eq!(setup.metric("torwart_store_failures_total{kind=\"busy\"}").as_deref(), Some("1"));
+async fn a_network_that_asks_too_much_at_once_is_let_past_only_if_the_store_answers_nobody() {
+    for (slow, third_hears, busy, timeout) in [(0, Action::Accept, "0", "4"), (80, Action::Defer, "1", "0")] {
+        let store = mk_broken(true);
+        store.slow.store(slow, Ordering::Relaxed);
+        let setup = mk_engine_over(|_| store).await;
+        setup.engine.set_policy(mk_policy("r1", 1, |_, _| {}));
+        let recipients: Vec<String> = (0..100).map(|n| format!("u{n}@example.org")).collect();
+        let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+        let burst = async |client| setup.ask_all(client, ANNA, &recipients).await[0].action;
+        let burst = |client| burst(client);
+        let (one, two, third, stranger) =
+            tokio::join!(burst(CLIENT), burst(NEIGHBOUR), burst(CLIENT), burst(STRANGER));
+        // Two of one network are in the store's hands and let pass when it has no word; the third has waited.
+        assert_eq!(
+            [one, two, third, stranger],
+            [Action::Accept, Action::Accept, third_hears, Action::Accept]
+        );
+        for (kind, count) in [("busy", busy), ("timeout", timeout)] {
+            let series = format!("torwart_store_failures_total{{kind=\"{kind}\"}}");
+            assert_eq!(setup.metric(&series).as_deref(), Some(count), "{slow} {kind}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -68,7 +68,8 @@ const SPARE_STREAMS: usize = 1024;
 const FRAME: u32 = 16 * 1024;
 /// What a stream may send unread: nearly every question whole.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// What a connection may send unread: so much memory at most, whatever its streams do.
+/// What a connection may send before its calls have read it. What they have read is theirs: up to a whole message for
+/// each call that has a place, whose message may never end until its time limit does.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Connections that can wait at the port: Linux's `net.core.somaxconn`.
 const WAITING: usize = 4096;
@@ -150,7 +151,8 @@ impl Connections {
     async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin>(&self, stream: S) {
         let is_client = Arc::new(AtomicBool::new(false));
         let stream = Wire::new(stream, Arc::clone(&is_client));
-        let mut connection = pin!(self.http().serve_connection(TokioIo::new(stream), self.gate.clone()));
+        let mut connection =
+            pin!(self.http().serve_connection(TokioIo::new(stream), self.gate.for_connection()));
         let mut phase = Phase::Silent;
         let mut is_told = false;
         let mut timer = pin!(sleep(self.limits.silence_limit));

@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
-use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
@@ -26,19 +27,33 @@ use super::verdict::VerdictApi;
 /// Hands calls to their services.
 ///
 /// A call of VerdictService needs one of a fixed number of places, taken before its message is read; without one it is
-/// refused, marked as not done. Health, status and reflection are answered however much there is to do.
+/// refused, marked as not done. Health, status and reflection are answered however much there is to do, a few at a time
+/// for each connection: theirs may be streams without end.
 /// A call's time limit is its client's (`grpc-timeout`), or the server's if that is shorter or there is none. It counts
-/// from the call's header, so that a message that never ends is given up too. Health's Watch has none.
+/// from the call's header, so that a message that never ends is given up too. The streams of health and reflection have
+/// none but their connection's age.
 #[derive(Clone)]
 pub(super) struct Gate {
     verdict: VerdictServiceServer<VerdictApi>,
     others: Routes,
     places: Arc<Semaphore>,
+    /// Of this connection.
+    other_places: Arc<Semaphore>,
     call_limit: Duration,
     metrics: Arc<GrpcMetrics>,
 }
 
+/// An answer that is under way keeps its place until all of it is told.
+struct Placed {
+    body: Body,
+    _place: OwnedSemaphorePermit,
+}
+
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// Calls of other services that one connection may have under way. A balancer watches two or three names; a person asks
+/// for one thing at a time.
+const OTHER_CALLS: usize = 32;
 
 /// Digits of a `grpc-timeout` (the gRPC over HTTP/2 protocol, "TimeoutValue").
 const TIMEOUT_DIGITS: usize = 8;
@@ -54,14 +69,24 @@ impl Gate {
         metrics: Arc<GrpcMetrics>,
     ) -> Self {
         let places = Arc::new(Semaphore::new(max_calls.min(Semaphore::MAX_PERMITS)));
-        Self { verdict, others, places, call_limit, metrics }
+        let other_places = Arc::new(Semaphore::new(OTHER_CALLS));
+        Self { verdict, others, places, other_places, call_limit, metrics }
+    }
+
+    /// The same with room of its own for other services.
+    pub(super) fn for_connection(&self) -> Self {
+        Self { other_places: Arc::new(Semaphore::new(OTHER_CALLS)), ..self.clone() }
+    }
+
+    fn refused(&self) -> Answer {
+        self.metrics.call_refused(CallRefused::Overload);
+        let refusal = not_done(Status::resource_exhausted("too many calls are under way"));
+        Box::pin(std::future::ready(Ok(refusal.into_http())))
     }
 
     fn ask_verdict(&self, request: Request<Incoming>) -> Answer {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.metrics.call_refused(CallRefused::Overload);
-            let refusal = not_done(Status::resource_exhausted("too many calls are under way"));
-            return Box::pin(std::future::ready(Ok(refusal.into_http())));
+            return self.refused();
         };
         let limit = self.limit(request.headers());
         let metrics = Arc::clone(&self.metrics);
@@ -73,14 +98,18 @@ impl Gate {
     }
 
     fn ask_other(&self, request: Request<Incoming>) -> Answer {
+        let Ok(place) = Arc::clone(&self.other_places).try_acquire_owned() else {
+            return self.refused();
+        };
         let limit = is_of::<StatusServiceServer<StatusApi>>(&request).then(|| self.limit(request.headers()));
         let metrics = Arc::clone(&self.metrics);
         let call = self.others.clone().call(request);
         Box::pin(async move {
-            match limit {
+            let answer = match limit {
                 Some(limit) => within(limit, call, &metrics).await,
                 None => call.await,
-            }
+            };
+            answer.map(|answer| answer.map(|body| Body::new(Placed { body, _place: place })))
         })
     }
 
@@ -106,6 +135,28 @@ impl hyper::service::Service<Request<Incoming>> for Gate {
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate").field("places", &self.places.available_permits()).finish_non_exhaustive()
+    }
+}
+
+// === impl Placed ===
+
+impl HttpBody for Placed {
+    type Data = <Body as HttpBody>::Data;
+    type Error = <Body as HttpBody>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

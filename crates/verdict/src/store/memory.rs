@@ -93,6 +93,12 @@ impl MemoryStore {
         }
     }
 
+    /// With so small a quota that a test can fill it.
+    #[cfg(test)]
+    pub(super) fn with_quota(self, most_waiting: u32) -> Self {
+        Self { overflow: Overflow::with_quota(most_waiting), ..self }
+    }
+
     /// Always locks in the order of shards, so no two calls wait for each other.
     fn view<'k>(&self, keys: impl Iterator<Item = &'k Key>) -> View<'_> {
         let locked = keys.fold(0, |set, key| set | 1 << shard(key));

@@ -16,7 +16,8 @@
 //! Each client network has a quota of records that wait. What is beyond it comes here at once, to the network's own
 //! region, whatever names the client goes by. So only a flood from many networks drops the records of others.
 //!
-//! This table is in memory with every store; a restart of the process forgets it.
+//! This table is in memory with every store; a restart of the process forgets it. Processes that share a server
+//! have one each, and so has a client its quota in each.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,8 @@ pub(super) struct Overflow {
     regions: Vec<Mutex<Region>>,
     /// Whether anything was ever noted.
     used: AtomicBool,
+    /// [`MAX_WAITING`], but in tests.
+    most_waiting: u32,
 }
 
 #[derive(Debug, Default)]
@@ -66,21 +69,39 @@ const GENERATION: Time = LEAST_KEPT;
 impl Overflow {
     pub(super) fn new() -> Self {
         let regions = std::iter::repeat_with(Mutex::default).take(REGIONS).collect();
-        Self { regions, used: AtomicBool::new(false) }
+        Self { regions, used: AtomicBool::new(false), most_waiting: MAX_WAITING }
+    }
+
+    /// With so small a quota that a test can fill it.
+    #[cfg(test)]
+    pub(super) fn with_quota(most_waiting: u32) -> Self {
+        Self { most_waiting, ..Self::new() }
     }
 
     /// Whether this client may have one more record that waits; counts it if so.
     pub(super) fn admits(&self, client: Tag, now: Time) -> bool {
-        self.region(client)
-            .is_none_or(|mut region| region.quota(client).is_none_or(|quota| quota.admits(now)))
+        self.reserve(client, 1, now) > 0
+    }
+
+    /// How many of `wanted` records that wait this client may have; counts them. Those that are not written after
+    /// all are to be given back.
+    pub(super) fn reserve(&self, client: Tag, wanted: u32, now: Time) -> u32 {
+        let Some(mut region) = self.region(client) else { return wanted };
+        region.quota(client).map_or(wanted, |quota| quota.reserve(wanted, now, self.most_waiting))
     }
 
     /// One of the client's records waits no more.
     pub(super) fn settled(&self, client: Tag) {
-        if let Some(mut region) = self.region(client)
+        self.give_back(client, 1);
+    }
+
+    /// So many of the client's records wait no more, or were not written.
+    pub(super) fn give_back(&self, client: Tag, count: u32) {
+        if count > 0
+            && let Some(mut region) = self.region(client)
             && let Some(quota) = region.quota(client)
         {
-            quota.waiting = quota.waiting.saturating_sub(1);
+            quota.waiting = quota.waiting.saturating_sub(count);
         }
     }
 
@@ -145,21 +166,21 @@ impl Region {
 // === impl Quota ===
 
 impl Quota {
-    fn admits(&mut self, now: Time) -> bool {
+    fn reserve(&mut self, wanted: u32, now: Time, most: u32) -> u32 {
         let elapsed = u64::from(now.saturating_sub(self.at));
-        let gone = elapsed * u64::from(MAX_WAITING) / u64::from(LEAST_KEPT);
+        let gone = elapsed * u64::from(most) / u64::from(LEAST_KEPT);
         if self.waiting == 0 || gone >= u64::from(self.waiting) || now < self.at {
             self.waiting = self.waiting.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
             self.at = now;
         } else if gone > 0 {
             self.waiting = self.waiting.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
             // The rest of the time counts later.
-            let used = gone * u64::from(LEAST_KEPT) / u64::from(MAX_WAITING);
+            let used = gone * u64::from(LEAST_KEPT) / u64::from(most);
             self.at = self.at.saturating_add(u32::try_from(used).unwrap_or(u32::MAX));
         }
-        let admitted = self.waiting < MAX_WAITING;
-        self.waiting += u32::from(admitted);
-        admitted
+        let granted = wanted.min(most.saturating_sub(self.waiting));
+        self.waiting += granted;
+        granted
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a step does, over any table.
 
 use torwart_core::Greylist;
-use torwart_policy::greylist::{Counter, Judged, Record, Time, better, delivered, judge_all};
+use torwart_policy::greylist::{Counter, Judged, Record, Time, better, delivered, is_lent, judge_all};
 
 use super::overflow::Overflow;
 use super::{Call, Key, Revocation};
@@ -25,7 +25,7 @@ pub(super) fn check<T: Table>(table: &mut T, call: &Call, now: Time) -> Result<V
     let mut records = Vec::with_capacity(call.members().len());
     let mut dropped = Vec::with_capacity(call.members().len());
     for member in call.members() {
-        let kept = best_record(table, call.triplets(member), call, now)?;
+        let kept = best_triplet(table, call, member, now)?;
         let lost = if kept.is_none() { dropped_record(table, call, member, now) } else { None };
         records.push(kept.or(lost));
         dropped.push(lost.is_some());
@@ -145,7 +145,7 @@ pub(super) fn deliver<T: Table>(table: &mut T, call: &Call, trust: bool, now: Ti
             call.written(member).for_each(|_| table.overflow().settled(call.client));
             continue;
         }
-        let found = best_record(table, call.triplets(member), call, now)?;
+        let found = best_triplet(table, call, member, now)?;
         for key in call.written(member) {
             if is_waiting(found) {
                 table.overflow().settled(call.client);
@@ -198,6 +198,22 @@ pub(super) fn revoke<T: Table>(table: &mut T, revocation: &Revocation) -> Result
     Ok(())
 }
 
+/// A pass that is lent under this store key is not to be had a second time under an older one: what was written
+/// there may have been read before it was lent.
+fn best_triplet<T: Table>(
+    table: &mut T,
+    call: &Call,
+    member: usize,
+    now: Time,
+) -> Result<Option<Record>, T::Error> {
+    for key in call.written(member) {
+        if table.record(key)?.is_some_and(|record| is_lent(&record, now, &call.params)) {
+            return best_record(table, call.written(member), call, now);
+        }
+    }
+    best_record(table, call.triplets(member), call, now)
+}
+
 fn best_record<'a, T: Table>(
     table: &mut T,
     keys: impl Iterator<Item = &'a Key>,
@@ -231,7 +247,7 @@ impl Call {
     }
 
     /// All keys of one recipient's triplet.
-    fn triplets(&self, member: usize) -> impl Iterator<Item = &Key> {
+    pub(super) fn triplets(&self, member: usize) -> impl Iterator<Item = &Key> {
         self.written(member).chain(self.read_only(member))
     }
 

@@ -165,6 +165,7 @@ fn what_is_held_or_not_known_to_be_unknown_hears_451() {
     let told = |policy: &Policy, domain: &str| {
         let facts = Facts {
             client: "192.0.2.77".parse().unwrap(),
+            encrypted: false,
             helo: None,
             sender: None,
             declared_size: None,

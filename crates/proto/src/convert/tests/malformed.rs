@@ -45,6 +45,7 @@ fn report() -> v1::ReportOutcomeRequest {
         score: 0.5,
         outcome: v1::Outcome::Delivered.into(),
         upstream: Some("mail.example:25".to_owned()),
+        refused_recipients: Vec::new(),
         upstream_reply: Some("250 2.0.0 Ok".to_owned()),
     }
 }

@@ -41,12 +41,22 @@ fn response(recipients: Vec<v1::RecipientVerdict>) -> v1::CheckRecipientsRespons
         checks: Vec::new(),
         revision: "r1".to_owned(),
         ask_connections: true,
+        rdns: Some("mx.example.net".to_owned()),
     }
 }
 
 fn taken(verdict: v1::RecipientVerdict) -> RecipientVerdict {
     let answer = RecipientsAnswer::try_from(response(vec![verdict])).unwrap();
     answer.recipients.into_iter().next().unwrap()
+}
+
+#[test]
+fn a_domain_without_a_limit_of_its_own_takes_what_the_edge_takes() {
+    let verdict = taken(v1::RecipientVerdict { size_limit: 0, ..accepted() });
+    assert_eq!(verdict.size_limit, u64::MAX);
+    let answer =
+        RecipientsAnswer::try_from(response(vec![v1::RecipientVerdict { size_limit: 0, ..accepted() }]));
+    assert_eq!(v1::CheckRecipientsResponse::from(&answer.unwrap()).recipients[0].size_limit, 0);
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn verdict() -> impl Strategy<Value = RecipientVerdict> {
     let judged = (reason(), option::of(monitored), option::of(select(&Greylist::ALL[..])), score());
     let named = (option::of(text()), option::of(text()));
     let digest = any::<[u8; 16]>;
-    let way = (digest(), digest(), any::<bool>(), any::<u64>(), option::of(mailbox()));
+    let way = (digest(), digest(), any::<bool>(), 1u64.., option::of(mailbox()));
     (said, judged, named, way).prop_map(
         |(
             (action, soft, hard, refuse_data),

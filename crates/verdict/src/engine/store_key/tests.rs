@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 
 use prometheus::Registry;
-use torwart_core::BoxFuture;
+use torwart_core::{BoxFuture, DeliveryResult, Greylist, Verdicts};
 use torwart_policy::greylist::Judged;
 use torwart_tests::{PATIENCE, RedisServer};
 
@@ -11,6 +12,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::engine::{Engine, Options};
 use crate::store::{Call, MemoryStore, RedisOptions, RedisStore, Revocation, Stats, TestServer};
+use crate::testing::{ANNA, BOB, CLIENT, metric, mk_delivery, mk_policy, mk_question};
 
 fn mk_options(store: Arc<dyn Store>, key_files: Vec<PathBuf>) -> Options {
     Options {
@@ -28,7 +30,7 @@ async fn mk_engine(store: RedisStore) -> Engine {
 
 /// What two engines write a record under.
 fn names(engine: &Engine) -> String {
-    format!("{:?}", engine.keys.current().name_of("anything"))
+    format!("{:?}", engine.keys.current().unwrap().name_of("anything"))
 }
 
 /// Waits until the engine has another name for the same record.
@@ -57,8 +59,8 @@ async fn engines_whose_store_was_flushed_agree_again_on_one_key() {
     renamed(&two, &before).await;
     assert_eq!(names(&one), names(&three));
     assert_eq!(names(&two), names(&three));
-    assert_eq!(one.keys.current().count(), 2, "what was written in between is read");
-    assert_eq!(three.keys.current().count(), 1);
+    assert_eq!(one.keys.current().unwrap().count(), 2, "what was written in between is read");
+    assert_eq!(three.keys.current().unwrap().count(), 1);
 }
 
 #[tokio::test]
@@ -68,11 +70,37 @@ async fn an_engine_starts_without_its_server_and_takes_the_key_when_it_comes() {
     server.server.kill();
     let store = RedisStore::open(server.url(), &RedisOptions::default()).unwrap();
     let late = mk_engine(store).await;
-    let before = names(&late);
-    assert_ne!(before, names(&first));
+    late.set_policy(mk_policy("r1", 1, |_, _| {}));
+    let ask = async || late.check_recipients(mk_question(CLIENT, ANNA, &[BOB])).await.unwrap();
+    assert_eq!(ask().await.recipients[0].greylist, Some(Greylist::StoreFailure));
     server.server.start_again();
-    renamed(&late, &before).await;
+    let key_is_known = async {
+        while late.keys.current().is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, key_is_known).await.expect("a key");
     assert_eq!(names(&late), names(&first));
+    assert_eq!(late.keys.current().unwrap().count(), 1, "there never was another");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_stores_key_cannot_be_read_nothing_is_written_under_another() {
+    let store = Arc::new(Emptied::new());
+    store.is_mute.store(true, Ordering::Relaxed);
+    let registry = Registry::new();
+    let engine = Engine::start(mk_options(store.clone(), Vec::new()), &registry).await.unwrap();
+    engine.set_policy(mk_policy("r1", 1, |_, _| {}));
+    let ask = async || engine.check_recipients(mk_question(CLIENT, ANNA, &[BOB])).await.unwrap();
+    assert_eq!(ask().await.recipients[0].greylist, Some(Greylist::StoreFailure));
+    engine.report_delivery(mk_delivery(CLIENT, ANNA, &[BOB], DeliveryResult::Delivered)).await;
+    assert_eq!(store.calls.load(Ordering::Relaxed), 0);
+    let failures = metric(&registry, "torwart_store_failures_total{kind=\"oom\"}");
+    assert_eq!(failures.as_deref(), Some("2"));
+    store.is_mute.store(false, Ordering::Relaxed);
+    tokio::time::sleep(2 * RETRY_INTERVAL).await;
+    ask().await;
+    assert_eq!(store.calls.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
@@ -109,12 +137,21 @@ fn what_the_store_holds_is_first_and_what_it_held_is_read_for_some_days() {
 struct Emptied {
     store: Mutex<MemoryStore>,
     connects: watch::Sender<u64>,
+    /// Its key can't be read.
+    is_mute: AtomicBool,
+    /// All but those for its key.
+    calls: AtomicUsize,
 }
 
 impl Emptied {
     fn new() -> Self {
         let store = MemoryStore::new(100, Arc::new(SystemClock));
-        Self { store: Mutex::new(store), connects: watch::Sender::new(1) }
+        Self {
+            store: Mutex::new(store),
+            connects: watch::Sender::new(1),
+            is_mute: AtomicBool::new(false),
+            calls: AtomicUsize::new(0),
+        }
     }
 
     fn empty(&self) {
@@ -122,6 +159,7 @@ impl Emptied {
     }
 
     fn never<T: Send + 'static>(&self) -> BoxFuture<'_, Result<T, StoreError>> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::ready(Err(StoreError::Closed)))
     }
 }
@@ -152,6 +190,9 @@ impl Store for Emptied {
     }
 
     fn secret(&self, fresh: [u8; 32]) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {
+        if self.is_mute.load(Ordering::Relaxed) {
+            return Box::pin(std::future::ready(Err(StoreError::OutOfMemory)));
+        }
         let store = self.store.lock().unwrap();
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         let secret = match store.secret(fresh).as_mut().poll(&mut context) {

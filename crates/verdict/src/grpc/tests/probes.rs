@@ -153,3 +153,33 @@ async fn upstream_outcomes_are_listed_page_by_page() {
     };
     assert_eq!(all.outcomes.first(), Some(&expected));
 }
+
+#[tokio::test]
+async fn a_connection_has_few_streams_that_never_end_and_others_have_theirs() {
+    let setup = start().await;
+    let mut health = HealthClient::new(setup.channel());
+    let mut watches = Vec::new();
+    for _ in 0..32 {
+        watches.push(patiently(health.watch(of(WHOLE))).await.unwrap());
+    }
+    let refusal = patiently(health.watch(of(WHOLE))).await.err().unwrap();
+    assert_eq!((refusal.code(), is_not_done(&refusal)), (Code::ResourceExhausted, true));
+    assert_eq!(setup.calls_refused("overload"), 1);
+    patiently(HealthClient::new(setup.channel()).watch(of(WHOLE))).await.unwrap();
+    watches.pop();
+    patiently(async {
+        while health.check(of(WHOLE)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_longer_than_any_question_is_refused_by_its_first_bytes() {
+    let setup = start().await;
+    let mut request = recipients_request(CLIENT, &[BOB]);
+    request.transaction_id = vec![0; 600 * 1024];
+    let refusal = patiently(setup.verdict().check_recipients(request)).await.err().unwrap();
+    assert_eq!(refusal.code(), Code::OutOfRange);
+}

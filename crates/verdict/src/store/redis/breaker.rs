@@ -80,6 +80,12 @@ impl Breaker {
         }
     }
 
+    /// For a call whose success shows nothing about other calls: it is never the probe, and nothing is sent to a
+    /// server that is left alone. Followed by `failed` or `abandoned`, or by nothing.
+    pub(super) fn admit_aside(&self) -> Option<Admission> {
+        matches!(self.state, State::Closed { .. }).then_some(Admission::Usual)
+    }
+
     /// An answer came that shows the server to be well, whoever asked.
     pub(super) fn succeeded(&mut self) {
         self.state = State::Closed { failures: 0 };
@@ -206,6 +212,16 @@ mod tests {
         breaker.reconnected(now);
         assert_eq!(breaker.admit(now), Some(Admission::Probe));
         assert_eq!(breaker.admit(now), None);
+    }
+
+    #[test]
+    fn what_is_asked_aside_is_never_the_probe() {
+        let now = Instant::now();
+        assert_eq!(Breaker::new().admit_aside(), Some(Admission::Usual));
+        let mut breaker = mk_open(now);
+        assert_eq!(breaker.admit_aside(), None);
+        assert_eq!(breaker.admit(now + LONG), Some(Admission::Probe));
+        assert_eq!(breaker.admit_aside(), None);
     }
 
     proptest! {

@@ -12,10 +12,10 @@ use crate::clock::Clock;
 use crate::store::{Call, Key, Revocation, Stats, Store, StoreError};
 
 /// A decorator: answers a call that passed less than [`CachedStore::LONGEST`] ago without asking the store again.
-/// The null sender's are always asked, for its passes are good once.
+/// The null sender's are always asked, for its passes are good once; so is what passes by trust, which may be taken
+/// back at any time, by any process.
 ///
-/// A delivery through this process makes its call a pass; trust that is taken back through this process is
-/// forgotten at once, and elsewhere within that time.
+/// A delivery through this process makes its call a pass.
 pub struct CachedStore {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -26,28 +26,32 @@ pub struct CachedStore {
 struct Pass {
     params: Params,
     triplets: Box<[Key]>,
-    outcome: Greylist,
     /// Unix seconds, from before the store was asked.
     since: i64,
 }
 
-/// Triplets that are held, some 40 bytes each with what belongs to them: 4 MB.
-const MOST_TRIPLETS: u64 = 100_000;
+/// What all passes together take, in bytes: 50,000 of one triplet each, which is 800 messages a second.
+const MOST_BYTES: u64 = 24 << 20;
+/// One pass, with what the cache needs to find it and to forget it in time, as measured on the process; and one
+/// triplet of it.
+const PASS_BYTES: u32 = 480;
+const TRIPLET_BYTES: u32 = 16;
 /// A call of more is no call of every day, and is asked.
 const MOST_PER_CALL: usize = 1000;
 
 // === impl CachedStore ===
 
 impl CachedStore {
-    /// How long a pass may outlive its revocation by another process, in seconds.
+    /// How long a pass may outlive its record, in seconds: one that somebody has deleted.
     pub const LONGEST: u32 = 60;
 
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
         let weigh = |_: &Key, pass: &Arc<Pass>| {
-            u32::try_from(pass.triplets.len()).unwrap_or(u32::MAX).saturating_add(1)
+            let triplets = u32::try_from(pass.triplets.len()).unwrap_or(u32::MAX);
+            triplets.saturating_mul(TRIPLET_BYTES).saturating_add(PASS_BYTES)
         };
         let passes = Cache::builder()
-            .max_capacity(MOST_TRIPLETS)
+            .max_capacity(MOST_BYTES)
             .weigher(weigh)
             // Of a clock that does not jump.
             .time_to_live(std::time::Duration::from_secs(Self::LONGEST.into()))
@@ -60,7 +64,7 @@ impl CachedStore {
         let age = self.clock.now().checked_sub(pass.since)?;
         let is_same = pass.params == call.params && *pass.triplets == *call.current.triplets;
         (is_same && (0..i64::from(Self::LONGEST)).contains(&age)).then(|| {
-            let judged = Judged { outcome: pass.outcome, wait: 0, held: None };
+            let judged = Judged { outcome: Greylist::Passed, wait: 0, held: None };
             vec![judged; call.members().len()]
         })
     }
@@ -76,7 +80,6 @@ impl CachedStore {
         (is_lasting && (1..=MOST_PER_CALL).contains(&triplets.len())).then(|| Pass {
             params: call.params,
             triplets: triplets.as_slice().into(),
-            outcome: Greylist::Passed,
             since: self.clock.now(),
         })
     }
@@ -88,12 +91,8 @@ impl CachedStore {
         }
         let slot = call.current.slot;
         let judged = self.store.check(call).await?;
-        // They pass together or not at all.
-        if let Some(first) = judged.first()
-            && judged.iter().all(|judged| judged.outcome == first.outcome)
-            && matches!(first.outcome, Greylist::Passed | Greylist::Known | Greylist::Auto)
-        {
-            self.keep(slot, Pass { outcome: first.outcome, ..draft });
+        if judged.iter().all(|judged| judged.outcome == Greylist::Passed) {
+            self.keep(slot, draft);
         }
         Ok(judged)
     }
@@ -105,15 +104,6 @@ impl CachedStore {
             self.keep(slot, pass);
         }
         Ok(())
-    }
-
-    async fn forget(&self, revocation: Revocation) -> Result<(), StoreError> {
-        let slots: Vec<Key> = revocation.sets.iter().map(|set| set.slot).collect();
-        let result = self.store.revoke(revocation).await;
-        for slot in &slots {
-            self.passes.invalidate(slot);
-        }
-        result
     }
 }
 
@@ -139,7 +129,7 @@ impl Store for CachedStore {
     }
 
     fn revoke(&self, revocation: Revocation) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.forget(revocation))
+        self.store.revoke(revocation)
     }
 
     fn secret(&self, fresh: [u8; 32]) -> BoxFuture<'_, Result<[u8; 32], StoreError>> {

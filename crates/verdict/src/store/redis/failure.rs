@@ -61,6 +61,9 @@ fn of_script(error: &RedisError) -> StoreError {
         StoreError::Auth(text(error))
     } else if wraps("MISCONF") {
         StoreError::Io(text(error))
+    } else if detail.contains("has no permissions to run the") {
+        // The library drops the code of what is said to SELECT.
+        StoreError::Auth(text(error))
     } else {
         StoreError::Unusable(text(error))
     }
@@ -89,6 +92,18 @@ pub(super) fn at_connect(server: &Server, error: &RedisError) -> StoreError {
         StoreError::TimedOut => StoreError::Disconnected(format!("{server}: does not answer").into()),
         other => other,
     }
+}
+
+/// What a reply says about the server or the connection. `None`: it is about the command that it answers; so a right
+/// that is missing, or writes that are refused for want of memory, disk or replicas, cost nobody else anything.
+pub(super) fn trouble_in(reply: &RedisError) -> Option<StoreError> {
+    let error = classify(reply);
+    let is_theirs = match &error {
+        StoreError::Loading | StoreError::ReadOnly | StoreError::ClusterDown(_) => true,
+        StoreError::Auth(_) => reply.code() == Some("NOAUTH"),
+        _ => false,
+    };
+    is_theirs.then_some(error)
 }
 
 /// Whether it says that the server is not well, rather than something about one call.
@@ -180,11 +195,22 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_one_call_says_nothing_about_the_server() {
-        for line in ["OOM no memory", "NOSCRIPT no", "MOVED 1 a:1", "BUSY script", "ERR what", "NOPERM no"] {
-            assert!(!is_unwell(&classify(&mk_error(line))), "{line}");
+        let of_one_call = [
+            "OOM no",
+            "NOSCRIPT no",
+            "MOVED 1 a:1",
+            "BUSY script",
+            "ERR no",
+            "NOPERM no",
+            "MISCONF no",
+            "NOREPLICAS no",
+        ];
+        for line in of_one_call {
+            assert_eq!(trouble_in(&mk_error(line)), None, "{line}");
         }
         for line in ["READONLY no", "LOADING yet", "CLUSTERDOWN all"] {
-            assert!(is_unwell(&classify(&mk_error(line))), "{line}");
+            assert!(is_unwell(&trouble_in(&mk_error(line)).unwrap()), "{line}");
         }
+        assert!(ends_connection(&trouble_in(&mk_error("NOAUTH who")).unwrap()));
     }
 }

@@ -1,29 +1,35 @@
 //! What things are called in the server.
 //!
 //! ```text
-//!    record    tw{ 8 bytes of the call's slot } 16 bytes     28 bytes: with its length and end, 32 of memory
+//!    record    tw{ 2 bytes of the call's slot } 8 bytes      14 bytes: with its length and end, 16 of memory
 //!    counter   twc 16 bytes
 //!    the key   tw:key
 //! ```
 //!
 //! What is between the braces is what a Cluster hashes, so all records of one call are in one slot, and one script
-//! may touch them all. All names begin with `tw`: an ACL user needs `~tw*`.
+//! may touch them all. A Cluster has 16,384 slots, and 2 bytes tell more apart. 10 bytes of keyed hash meet by chance:
+//! two of a hundred million records once in 200 million servers, and a first try is then taken for a retry. A
+//! longer name takes 32 bytes where jemalloc has no class of 24.
+//!
+//! All names begin with `tw`: an ACL user needs `~tw*`.
 
 use crate::store::Key;
 
 pub(super) const STORE_KEY: &[u8] = b"tw:key";
 
-const RECORD: usize = 28;
+pub(super) const RECORD: usize = 14;
 
 /// A triplet or a known sender.
 pub(super) fn record(slot: &Key, key: &Key) -> [u8; RECORD] {
-    let mut name = *b"tw{........}................";
-    let (tag, own) = name.split_at_mut(12);
-    for (place, byte) in tag.iter_mut().skip(3).zip(slot.0.iter().take(8)) {
+    let mut name = *b"tw{..}........";
+    let (tag, own) = name.split_at_mut(6);
+    for (place, byte) in tag.iter_mut().skip(3).zip(slot.0.iter().take(2)) {
         // The first `}` ends what is hashed, and an empty tag is none.
         *place = if *byte == b'}' { b'|' } else { *byte };
     }
-    own.copy_from_slice(&key.0);
+    for (place, byte) in own.iter_mut().zip(key.0) {
+        *place = byte;
+    }
     name
 }
 
@@ -49,9 +55,9 @@ mod tests {
                 name[open + 1..close].to_vec()
             };
             let names = [record(&Key(slot), &Key(one)), record(&Key(slot), &Key(two))];
-            prop_assert_eq!(tag(names[0]).len(), 8);
+            prop_assert_eq!(tag(names[0]).len(), 2);
             prop_assert_eq!(tag(names[0]), tag(names[1]));
-            prop_assert_eq!(names[0] == names[1], one == two);
+            prop_assert_eq!(names[0] == names[1], one[..8] == two[..8]);
         }
     }
 }

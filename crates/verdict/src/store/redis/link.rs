@@ -349,7 +349,7 @@ impl Shared {
             let deadline = Instant::now() + self.access.options.timeout;
             let mut question = redis::pipe();
             question.add_command(slots_question());
-            if let Ok(values) = node.exchange(&question, deadline).await
+            if let Ok(values) = node.inquire(&question, deadline).await
                 && let Some(ranges) = values.into_iter().next().and_then(|value| ranges_in(value, &server))
             {
                 return Ok(ranges);
@@ -430,7 +430,7 @@ impl Stop {
 }
 
 /// All at once, for the few that a call consists of.
-async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(super) async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.map(|future| (Some(Box::pin(future)), None)).collect();
     std::future::poll_fn(|context| {
         let mut all_ready = true;

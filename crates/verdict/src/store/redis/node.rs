@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, Value};
+use redis::{Pipeline, RedisError, Value};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -16,7 +16,7 @@ use crate::store::StoreError;
 
 use super::breaker::{Admission, Backoff, Breaker};
 use super::dial::Access;
-use super::failure::{classify, ends_connection, is_unwell};
+use super::failure::{self, classify, ends_connection, is_unwell};
 use super::topology::Way;
 use super::url::Server;
 
@@ -32,6 +32,10 @@ const MOST_PAUSE: Duration = Duration::from_secs(5);
 /// How often Sentinels are asked whether the primary is still the same. Usually the connection ends when it is not;
 /// this is for a network that is cut between them and us.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// A caller that waited for so long, and then went away, speaks against the server however long its own time limit
+/// is: whoever asks for a sender's server has seconds.
+const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// Who is told what happens to connections.
 #[derive(Clone, Debug)]
@@ -78,6 +82,8 @@ struct UnderWay<'a> {
     live: &'a Arc<Live>,
     admission: Admission,
     since: Instant,
+    /// Its success shows that the server is of use.
+    is_proof: bool,
     settled: bool,
 }
 
@@ -124,14 +130,37 @@ impl Node {
         commands: &Pipeline,
         deadline: Instant,
     ) -> Result<Vec<Value>, StoreError> {
+        self.ask(commands, deadline, true).await
+    }
+
+    /// The same for a question about the Cluster: a node answers it that takes no other command. So it is put to none
+    /// that is left alone, and its answer does not speak for the node; silence speaks against it.
+    pub(super) async fn inquire(
+        &self,
+        commands: &Pipeline,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, StoreError> {
+        self.ask(commands, deadline, false).await
+    }
+
+    async fn ask(
+        &self,
+        commands: &Pipeline,
+        deadline: Instant,
+        is_proof: bool,
+    ) -> Result<Vec<Value>, StoreError> {
         let inner = &*self.inner;
         let Some(live) = inner.live.load_full() else {
             return Err(StoreError::clone(&inner.down.load()));
         };
         let _permit = inner.permits.try_acquire().map_err(|_| StoreError::Busy)?;
         let since = Instant::now();
-        let admission = inner.breaker().admit(since.into_std()).ok_or(StoreError::BreakerOpen)?;
-        let under_way = UnderWay { inner, live: &live, admission, since, settled: false };
+        let admission = {
+            let mut breaker = inner.breaker();
+            if is_proof { breaker.admit(since.into_std()) } else { breaker.admit_aside() }
+        };
+        let admission = admission.ok_or(StoreError::BreakerOpen)?;
+        let under_way = UnderWay { inner, live: &live, admission, since, is_proof, settled: false };
         let mut connection = live.connection.clone();
         let answers = connection.send_packed_commands(commands, 0, commands.len());
         let result = match timeout_at(deadline, answers).await {
@@ -218,13 +247,15 @@ impl Inner {
     /// Until the connection has ended, or another server should be asked.
     async fn watch(&self, live: &Live) {
         loop {
+            let look = async {
+                sleep(LOOK_AGAIN).await;
+                self.way.leads_to(&live.server, &self.access).await
+            };
             tokio::select! {
                 () = live.ended.notified() => return,
-                () = sleep(LOOK_AGAIN) => {
-                    if !self.way.leads_to(&live.server, &self.access).await {
-                        return;
-                    }
-                }
+                is_right = look => if !is_right {
+                    return;
+                },
             }
         }
     }
@@ -233,6 +264,13 @@ impl Inner {
     fn tell(&self, error: &StoreError) {
         if self.told().replace(error.kind()) != Some(error.kind()) {
             tracing::warn!(store = %self.access.url, server = %self.way, %error, "no connection to the greylist store");
+        }
+    }
+
+    /// Says once that the server answers, and refuses what it is asked.
+    fn tell_refusal(&self, live: &Live, error: &StoreError) {
+        if self.told().replace(error.kind()) != Some(error.kind()) {
+            tracing::warn!(server = %live.server, %error, "the greylist store refuses what it is asked");
         }
     }
 
@@ -282,19 +320,34 @@ impl UnderWay<'_> {
             self.live.abandoned.store(0, Ordering::Relaxed);
         }
         let trouble = match result {
-            Ok(values) => values.iter().find_map(trouble_in),
+            Ok(values) => errors_in(values).find_map(|error| failure::trouble_in(&error)),
             Err(error) => Some(error.clone()),
         };
         match trouble {
             Some(error) if is_unwell(&error) => self.inner.failed(self.live, self.admission, &error),
             Some(error) => {
-                // It answers.
-                self.inner.breaker().succeeded();
+                self.answered();
                 if ends_connection(&error) {
                     self.inner.give_up(self.live, error);
                 }
             }
-            None => self.inner.succeeded(self.live),
+            None => {
+                match result.iter().flat_map(|values| errors_in(values)).find_map(|error| refusal_in(&error))
+                {
+                    Some(error) => {
+                        self.answered();
+                        self.inner.tell_refusal(self.live, &error);
+                    }
+                    None if self.is_proof => self.inner.succeeded(self.live),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn answered(&self) {
+        if self.is_proof {
+            self.inner.breaker().succeeded();
         }
     }
 }
@@ -305,7 +358,8 @@ impl Drop for UnderWay<'_> {
             return;
         }
         // The caller's own time limit is about ours, and may be over first.
-        if self.since.elapsed() >= self.inner.access.options.timeout / 2 {
+        let long = LONG_WAIT.min(self.inner.access.options.timeout / 2);
+        if self.since.elapsed() >= long {
             self.inner.failed(self.live, self.admission, &StoreError::TimedOut);
         } else {
             self.inner.breaker().abandoned(self.admission, std::time::Instant::now());
@@ -316,9 +370,48 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// What an answer says about the server or the connection.
-fn trouble_in(value: &Value) -> Option<StoreError> {
-    let Value::ServerError(error) = value else { return None };
-    let error = classify(&error.clone().into());
-    (is_unwell(&error) || ends_connection(&error)).then_some(error)
+fn errors_in(values: &[Value]) -> impl Iterator<Item = RedisError> {
+    values.iter().filter_map(|value| match value {
+        Value::ServerError(error) => Some(error.clone().into()),
+        _ => None,
+    })
+}
+
+/// What only whoever runs the server can mend.
+fn refusal_in(reply: &RedisError) -> Option<StoreError> {
+    let error = classify(reply);
+    matches!(error, StoreError::Auth(_) | StoreError::Io(_)).then_some(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redis::RedisOptions;
+    use torwart_tests::{PATIENCE, RedisServer};
+
+    #[tokio::test]
+    async fn that_a_node_knows_its_cluster_does_not_make_up_for_commands_that_it_refuses() {
+        // Without any slot it answers CLUSTER SLOTS, and nothing else.
+        let server = RedisServer::builder().config("cluster-enabled yes").start();
+        let url = server.url().replace("redis://", "redis+cluster://").parse().unwrap();
+        let access = Arc::new(Access::new(url, &RedisOptions::default()).unwrap());
+        let bells = Bells::new();
+        let mut connects = bells.connects.subscribe();
+        let way = Way::To(access.url.servers()[0].clone());
+        let node = Node::start(way, &access, &bells);
+        tokio::time::timeout(PATIENCE, connects.wait_for(|count| *count > 0)).await.unwrap().unwrap();
+        let mut get = redis::pipe();
+        get.cmd("GET").arg("a");
+        let mut slots = redis::pipe();
+        slots.cmd("CLUSTER").arg("SLOTS");
+        let end = Instant::now() + PATIENCE;
+        for _ in 0..Breaker::FAILURES {
+            assert!(node.inquire(&slots, end).await.is_ok());
+            let values = node.exchange(&get, end).await.unwrap();
+            let error = errors_in(&values).next().unwrap();
+            assert_eq!(classify(&error).kind(), "cluster_down");
+        }
+        assert_eq!(node.exchange(&get, end).await.unwrap_err(), StoreError::BreakerOpen);
+        assert_eq!(node.inquire(&slots, end).await.unwrap_err(), StoreError::BreakerOpen);
+    }
 }

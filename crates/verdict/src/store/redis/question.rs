@@ -7,6 +7,7 @@ use redis::{Arg, Cmd};
 
 use super::keys;
 use super::link::Request;
+use super::room::Room;
 use super::script::{Script, Scripts};
 use crate::store::{Call, Key, KeySet, Revocation};
 
@@ -45,10 +46,13 @@ impl Questions {
         Self { scripts: Scripts::by_test_clock(), clock: Some(clock) }
     }
 
-    pub(super) fn check(&self, call: &Call, older: &Older) -> Request {
+    pub(super) fn check(&self, call: &Call, older: &Older, room: &Room<'_>) -> Request {
         let set = &call.current;
         let records = names(set, set.triplets.iter().chain(&set.known));
-        self.run(&self.scripts.check, &records, |command| add_step(command, call, older))
+        self.run(&self.scripts.check, &records, |command| {
+            add_step(command, call, older);
+            command.arg(room.granted()).arg(room.ages(call));
+        })
     }
 
     /// See [`RedisStore::check_as_sent`](super::RedisStore::check_as_sent).
@@ -57,6 +61,7 @@ impl Questions {
         let records = names(set, set.triplets.iter().chain(&set.known));
         let mut command = self.scripts.check.command(&records);
         add_step(&mut command, call, &Older::default());
+        command.arg(set.triplets.len()).arg("");
         let words = command.args_iter().filter_map(|word| match word {
             Arg::Simple(word) => Some(word.to_vec()),
             _ => None,
@@ -124,7 +129,7 @@ fn add_step(command: &mut Cmd, call: &Call, older: &Older) {
     }
 }
 
-fn names<'a>(set: &KeySet, keys: impl Iterator<Item = &'a Key>) -> Vec<[u8; 28]> {
+fn names<'a>(set: &KeySet, keys: impl Iterator<Item = &'a Key>) -> Vec<[u8; keys::RECORD]> {
     keys.map(|key| keys::record(&set.slot, key)).collect()
 }
 

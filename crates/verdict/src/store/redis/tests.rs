@@ -2,6 +2,7 @@
 
 mod events;
 mod failures;
+mod full;
 mod server;
 mod together;
 
@@ -45,6 +46,6 @@ async fn tell<T: FromRedisValue>(
 }
 
 /// The names of a call's triplets, then its known senders.
-fn record_names(set: &KeySet) -> Vec<[u8; 28]> {
+fn record_names(set: &KeySet) -> Vec<[u8; keys::RECORD]> {
     set.triplets.iter().chain(&set.known).map(|key| keys::record(&set.slot, key)).collect()
 }

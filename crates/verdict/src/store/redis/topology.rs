@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::store::StoreError;
 
 use super::dial::{Access, Role};
+use super::link::join_all;
 use super::url::Server;
 
 /// How to find the server.
@@ -31,16 +32,19 @@ impl Way {
         Self::Sentinels { sentinels: sentinels.to_vec(), name: name.into(), first: AtomicUsize::new(0) }
     }
 
-    /// Whether this is still the server to ask. Without an answer it is.
+    /// Whether this is still the server to ask: until more Sentinels name another, which in fact is a primary, than
+    /// name this one. So one Sentinel that is cut off from the others moves nobody, and one that is silent keeps
+    /// nobody. The next connection then begins with a Sentinel that names the other.
     pub(super) async fn leads_to(&self, server: &Server, access: &Arc<Access>) -> bool {
         let Self::Sentinels { sentinels, name, first } = self else { return true };
-        let place = first.load(Ordering::Relaxed) % sentinels.len().max(1);
-        match sentinels.get(place) {
-            Some(sentinel) => {
-                access.ask_sentinel(sentinel, name).await.map_or(true, |found| found == *server)
-            }
-            None => true,
+        let answers = join_all(sentinels.iter().map(|sentinel| access.ask_sentinel(sentinel, name))).await;
+        let named: Vec<Option<Server>> = answers.into_iter().map(Result::ok).collect();
+        let Some((place, other)) = outvoting(server, &named) else { return true };
+        if connect_to_primary(access, other, &Arc::default()).await.is_err() {
+            return true;
         }
+        first.store(place, Ordering::Relaxed);
+        false
     }
 
     /// A connection to a server that takes writes, as far as it says.
@@ -65,6 +69,13 @@ impl fmt::Display for Way {
             Self::Sentinels { name, .. } => f.write_str(name),
         }
     }
+}
+
+/// The server that most Sentinels name, if more do than name this one; and the place of one that does.
+fn outvoting<'a>(server: &Server, named: &'a [Option<Server>]) -> Option<(usize, &'a Server)> {
+    let votes = |wanted: &Server| named.iter().flatten().filter(|other| *other == wanted).count();
+    let all = named.iter().enumerate().filter_map(|(place, other)| Some((place, other.as_ref()?)));
+    all.max_by_key(|(_, other)| votes(other)).filter(|(_, other)| votes(other) > votes(server))
 }
 
 /// One Sentinel after the other, until one names a server that is in fact the primary: one that is cut off from the
@@ -114,5 +125,33 @@ async fn connect_to_primary(
     match access.connect(server, Arc::clone(lost)).await? {
         (_, Role::Replica) => Err(StoreError::ReadOnly),
         (connection, Role::Primary | Role::Unknown) => Ok(connection),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_sentinels_must_name_another_than_name_this_one() {
+        let mk = |port| Server { host: "h".into(), port };
+        // What each says (0: nothing), while we are with server 1; where to go, by the word of which.
+        let table: [(&[u16], Option<u16>); 9] = [
+            (&[1, 1, 1], None),
+            (&[0, 0, 0], None),
+            (&[0, 2, 2], Some(2)),
+            (&[1, 2, 2], Some(2)),
+            (&[0, 0, 2], Some(2)),
+            (&[2, 1, 1], None),
+            (&[1, 0, 2], None),
+            (&[1, 3, 2], None),
+            (&[], None),
+        ];
+        for (said, wanted) in table {
+            let named: Vec<_> = said.iter().map(|port| (*port > 0).then(|| mk(*port))).collect();
+            let found = outvoting(&mk(1), &named);
+            assert_eq!(found.map(|(_, server)| server.port), wanted, "{said:?}");
+            assert!(found.is_none_or(|(place, _)| said[place] == 2), "{said:?}");
+        }
     }
 }

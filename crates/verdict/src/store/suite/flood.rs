@@ -23,7 +23,7 @@ async fn flood(
 
 #[tokio::test]
 async fn one_network_cannot_drop_the_records_of_others() {
-    let Stores { stores, clock, _alive } = mk_bounded_stores(60_000);
+    let Stores { stores, clock, _alive } = mk_stores_of(60_000).await;
     for store in stores {
         clock.set(START);
         assert_eq!(outcomes(&store, mk_call(1, &[1], &[1])).await, [New]);
@@ -47,7 +47,7 @@ async fn one_network_cannot_drop_the_records_of_others() {
 
 #[tokio::test]
 async fn a_passing_record_makes_room_for_another_that_waits() {
-    let Stores { stores, clock, _alive } = mk_bounded_stores(100_000);
+    let Stores { stores, clock, _alive } = mk_stores().await;
     for store in stores {
         clock.set(START);
         for round in 0..3 {

@@ -12,8 +12,9 @@ local function read(keys)
   return values
 end
 
--- Writes a value that is gone after so many seconds.
-local function put(key, value, seconds)
-  redis.call('SET', key, value, 'EX', seconds)
+-- Writes a value that is gone after so many seconds; with redis.pcall as `call`, returns the error of one that is
+-- refused.
+local function put(key, value, seconds, call)
+  return (call or redis.call)('SET', key, value, 'EX', seconds)
 end
 

@@ -37,4 +37,4 @@ end
 last_counted = math.min(last_counted, now)
 local expires = math.min(now + pass_ttl, 4294967295)
 put(KEYS[1], struct.pack('>I1I4I4I4', 1, last_counted, now, expires) .. senders, pass_ttl)
-return now
+return 0

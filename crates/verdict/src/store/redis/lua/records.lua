@@ -9,7 +9,7 @@ local names, members = tonumber(ARGV[5]), tonumber(ARGV[6])
 local has_older = ARGV[7] == '1'
 
 -- The better one comes first.
-local AGAIN, RIPE, EARLY, EXPIRED, NEW, KNOWN = 0, 1, 2, 3, 4, 5
+local AGAIN, RIPE, EARLY, EXPIRED, NEW, KNOWN, FORGOTTEN = 0, 1, 2, 3, 4, 5, 6
 
 -- The best of the records that were looked at since `begin`.
 local first_seen, passed, class, wait, raw

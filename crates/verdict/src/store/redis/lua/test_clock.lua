@@ -13,7 +13,7 @@ local function read(keys)
   return values
 end
 
-local function put(key, value, seconds)
-  redis.call('SET', key, value, 'EXAT', string.format('%d', now + seconds + more))
+local function put(key, value, seconds, call)
+  return (call or redis.call)('SET', key, value, 'EXAT', string.format('%d', now + seconds + more))
 end
 

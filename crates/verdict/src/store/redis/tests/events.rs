@@ -27,11 +27,12 @@ struct Who {
     recipients: Vec<u32>,
 }
 
+/// The null sender goes by one name: its HELO's domain or its network (see `greylist::identities`).
 fn any_who() -> impl Strategy<Value = Who> {
     let identities = Just(vec![1, 2, 3]).prop_shuffle();
     (0u32..4, identities, 1usize..=3, proptest::collection::vec(0u32..4, 1..4)).prop_map(
         |(sender, mut identities, names, recipients)| {
-            identities.truncate(names);
+            identities.truncate(if sender == 0 { 1 } else { names });
             Who { sender, identities, recipients }
         },
     )
@@ -109,14 +110,15 @@ proptest! {
     fn whatever_happens_redis_answers_as_memory_does(
         window in prop_oneof![Just(172_800), 0..1_000_000u64],
         pass_ttl in prop_oneof![Just(3_110_400), 1..1_000_000u64],
+        quota in prop_oneof![Just(10_000u32), 1..20u32],
         events in proptest::collection::vec(any_event(), 1..80),
     ) {
         let server = TestServer::shared();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let clock = Arc::new(ManualClock::new(START));
-            let memory = MemoryStore::new(100_000, clock.clone());
-            let redis = server.store(clock.clone()).await;
+            let memory = MemoryStore::new(100_000, clock.clone()).with_quota(quota);
+            let redis = server.store(clock.clone()).await.with_quota(quota);
             let greylisting = Greylisting {
                 retry_window: Duration::from_secs(window),
                 pass_ttl: Duration::from_secs(pass_ttl),

@@ -29,22 +29,38 @@ async fn a_check_is_one_script_and_the_counters_in_one_write() {
     assert_eq!(sent, [1, 2 + 8, 0, 0, 0, 0], "{info}");
 }
 
+/// What each record of a call takes at most, in bytes: first tries, then what was delivered and is known.
+async fn sizes(store: &RedisStore) -> [u64; 2] {
+    let mut largest = [0; 2];
+    for sender in 1..20 {
+        let call = mk_call(sender, &[1, 2], &[1]);
+        assert_eq!(outcomes(store, call.clone()).await, [New]);
+        for (passed, largest) in largest.iter_mut().enumerate() {
+            if passed == 1 {
+                store.deliver(call.clone(), true).await.unwrap();
+            }
+            for name in &record_names(&call.current)[..if passed == 1 { 4 } else { 2 }] {
+                let size: u64 = tell(store, &["MEMORY", "USAGE"], Some(name), &[]).await;
+                *largest = size.max(*largest);
+            }
+        }
+    }
+    largest
+}
+
 #[tokio::test]
 async fn a_triplet_and_a_known_sender_take_100_bytes_at_most() {
     let server = TestServer::shared();
-    let store = server.real_store().await;
-    let call = mk_call(1, &[1, 2], &[1]);
-    assert_eq!(outcomes(&store, call.clone()).await, [New]);
-    for passed in [false, true] {
-        if passed {
-            store.deliver(call.clone(), true).await.unwrap();
-        }
-        let names = record_names(&call.current);
-        for (place, name) in names[..if passed { 4 } else { 2 }].iter().enumerate() {
-            let size: u64 = tell(&store, &["MEMORY", "USAGE"], Some(name), &[]).await;
-            assert!((50..=100).contains(&size), "record {place}: {size} bytes");
-        }
-    }
+    let sizes = sizes(&server.real_store().await).await;
+    assert!(sizes.iter().all(|size| (50..=100).contains(size)), "{sizes:?}");
+}
+
+#[tokio::test]
+async fn on_a_node_of_a_cluster_they_take_no_more() {
+    let cluster = torwart_tests::RedisCluster::start();
+    let url = cluster.url().parse().unwrap();
+    let sizes = sizes(&connected(RedisStore::open(url, &mk_options()).unwrap()).await).await;
+    assert!(sizes.iter().all(|size| (50..=100).contains(size)), "{sizes:?}");
 }
 
 #[tokio::test]

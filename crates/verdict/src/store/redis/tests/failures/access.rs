@@ -2,9 +2,11 @@
 
 use std::fs;
 
+use torwart_core::Greylist;
 use torwart_tests::{Authority, Certificate, RedisCluster, RedisSentinels, RedisServer, address};
 
 use super::*;
+use crate::store::suite::mk_revocation;
 
 fn mk_password_file(password: &str) -> (tempfile::NamedTempFile, RedisOptions) {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -81,25 +83,103 @@ async fn a_user_without_rights_is_told_and_well_when_they_are_granted() {
     asker.until_well().await;
 }
 
-/// These, and no more, are named in the documentation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_rights_that_the_documentation_names_are_enough() {
+async fn a_right_that_one_command_lacks_costs_the_others_nothing() {
+    let server = RedisServer::builder().acl("user torwart on >pw ~tw* +@all -unlink").start();
+    let asker = Asker::well(&server.url().replace("redis://", "redis://torwart:pw@")).await;
+    let connects = asker.connects();
+    for _ in 0..20 {
+        let error = asker.store.revoke(mk_revocation(1, &[1])).await.unwrap_err();
+        assert_eq!(error.kind(), "auth", "{error}");
+        assert_eq!(asker.ask().await.unwrap(), Greylist::New);
+    }
+    assert_eq!(asker.connects(), connects, "it is not the connection's fault");
+}
+
+/// The user of docs/failure-contract.md, with the password `pw`; and its rights.
+fn documented_user() -> (String, Vec<String>) {
     let page =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/failure-contract.md")).unwrap();
     let user = page.lines().find(|line| line.starts_with("    user torwart on ")).unwrap().trim();
-    let server = RedisServer::builder().acl(&user.replace(">PASSWORD", ">pw")).start();
-    let asker = Asker::open(&server.url().replace("redis://", "redis://torwart:pw@"));
-    asker.until_well().await;
+    let rights = user.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect();
+    (user.replace(">PASSWORD", ">pw"), rights)
+}
+
+/// All that is ever asked of a store.
+async fn ask_all(asker: &Asker) -> Result<(), StoreError> {
     let call = asker.mk_call();
-    asker.store.check(call.clone()).await.unwrap();
-    asker.store.deliver(call.clone(), true).await.unwrap();
-    asker.store.give_back(mk_call(0, &[1], &[1])).await.unwrap();
-    asker.store.secret([7; 32]).await.unwrap();
-    asker.store.revoke(crate::store::suite::mk_revocation(1, &[1])).await.unwrap();
-    let denied = server.cli(&["ACL", "LOG"]);
-    for command in ["role", "info", "client|setname"] {
-        assert!(!denied.contains(command), "{denied}");
+    let answers = [
+        asker.store.check(call.clone()).await.map(drop),
+        asker.store.deliver(call, true).await,
+        asker.store.give_back(mk_call(0, &[1], &[1])).await,
+        asker.store.secret([7; 32]).await.map(drop),
+        asker.store.revoke(mk_revocation(1, &[1])).await,
+    ];
+    answers.into_iter().collect()
+}
+
+/// The commands that the user was denied.
+fn denied(nodes: &[&RedisServer], right: &str) -> bool {
+    nodes.iter().any(|node| node.cli(&["ACL", "LOG"]).lines().any(|line| line == right))
+}
+
+/// With all rights nothing is denied; without one of them that one is missed. `key` is asked for as well.
+async fn each_right_is_needed(nodes: &[&RedisServer], url: &str, rights: &[String], key: &str) {
+    let everywhere = |command: &[&str]| {
+        for node in nodes {
+            assert_eq!(node.cli(command), "OK");
+        }
+    };
+    let asker = Asker::well(url).await;
+    ask_all(&asker).await.unwrap();
+    asker.store.link.call(get(key)).await.unwrap();
+    for node in nodes {
+        assert_eq!(node.cli(&["ACL", "LOG"]), "", "nothing is denied");
     }
+    drop(asker);
+    for right in rights {
+        everywhere(&["ACL", "SETUSER", "torwart", &format!("-{right}")]);
+        everywhere(&["ACL", "LOG", "RESET"]);
+        everywhere(&["SCRIPT", "FLUSH"]);
+        let asker = Asker::open(url);
+        let end = Instant::now() + PATIENCE;
+        while !denied(nodes, right) {
+            assert!(Instant::now() < end, "nobody has missed {right}");
+            let (_all, _key) = (ask_all(&asker).await, asker.store.link.call(get(key)).await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        everywhere(&["ACL", "SETUSER", "torwart", &format!("+{right}")]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rights_that_the_documentation_names_are_enough_and_none_is_too_many() {
+    let (user, mut rights) = documented_user();
+    rights.retain(|right| !["cluster|slots", "asking"].contains(&right.as_str()));
+    let server = RedisServer::builder().acl(&user).start();
+    let url = format!("{}/1", server.url().replace("redis://", "redis://torwart:pw@"));
+    each_right_is_needed(&[&server], &url, &rights, "tw").await;
+    server.cli(&["ACL", "SETUSER", "torwart", "-select"]);
+    let error = Asker::open(&url).until("auth").await;
+    assert!(error.to_string().contains("select"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rights_that_the_documentation_names_are_those_for_a_cluster_too() {
+    let (user, mut rights) = documented_user();
+    rights.retain(|right| right != "select");
+    let cluster = RedisCluster::builder().config(&user).start();
+    // One that is on its way from node to node.
+    let key = "tw{moving}";
+    let nodes: Vec<&RedisServer> = cluster.nodes().iter().collect();
+    let (from, to) = (cluster.node_of(key), (cluster.node_of(key) + 1) % 3);
+    let slot = nodes[from].cli(&["CLUSTER", "KEYSLOT", key]);
+    for (node, what, of) in [(to, "IMPORTING", from), (from, "MIGRATING", to)] {
+        let id = nodes[of].cli(&["CLUSTER", "MYID"]);
+        assert_eq!(nodes[node].cli(&["CLUSTER", "SETSLOT", &slot, what, &id]), "OK");
+    }
+    let url = cluster.url().replace("redis+cluster://", "redis+cluster://torwart:pw@");
+    each_right_is_needed(&nodes, &url, &rights, key).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

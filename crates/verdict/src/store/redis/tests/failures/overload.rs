@@ -48,6 +48,11 @@ async fn a_server_that_cannot_save_refuses_writes_until_it_can() {
     server.cli(&["BGSAVE"]);
     let error = asker.until("io").await;
     assert!(error.to_string().contains("MISCONF"), "{error}");
+    let connects = asker.connects();
+    for _ in 0..20 {
+        assert_eq!(asker.ask().await.unwrap_err().kind(), "io", "it is not left alone");
+    }
+    assert_eq!(asker.connects(), connects, "it is not the connection's fault");
     std::fs::remove_dir(&in_the_way).unwrap();
     assert_eq!(server.cli(&["SAVE"]), "OK");
     asker.until_well().await;

@@ -75,6 +75,27 @@ async fn the_sentinels_word_holds_although_the_old_primary_still_answers() {
     assert_ne!(redis.replica().cli(&["DBSIZE"]), keys, "writes go to the new one");
 }
 
+/// The Sentinel that we heard of the primary from is dead, and the others have chosen another primary since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_other_sentinels_word_holds_when_the_first_is_gone() {
+    let mut redis = RedisSentinels::start();
+    let new = redis.replica().address();
+    let asker = Asker::well(&redis.url("mymaster")).await;
+    let mut connects = asker.store.link.connects();
+    connects.mark_unchanged();
+    redis.sentinels()[0].kill();
+    assert_eq!(redis.replica().cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    let (ip, port) = (new.ip().to_string(), new.port().to_string());
+    for sentinel in &redis.sentinels()[1..] {
+        assert_eq!(sentinel.cli(&["SENTINEL", "REMOVE", "mymaster"]), "OK");
+        assert_eq!(sentinel.cli(&["SENTINEL", "MONITOR", "mymaster", &ip, &port, "2"]), "OK");
+    }
+    tokio::time::timeout(PATIENCE, connects.changed()).await.unwrap().unwrap();
+    let keys = redis.replica().cli(&["DBSIZE"]);
+    asker.until_well().await;
+    assert_ne!(redis.replica().cli(&["DBSIZE"]), keys, "writes go to the new one");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_sentinel_is_enough_and_servers_may_have_a_password_that_sentinels_have_not() {
     let mut redis = RedisSentinels::builder().password("secret").start();

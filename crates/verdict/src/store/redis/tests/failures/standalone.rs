@@ -97,6 +97,23 @@ async fn callers_that_give_up_when_their_time_is_over_count_as_time_outs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_give_up_after_a_second_count_as_time_outs_whatever_the_time_limit() {
+    let server = RedisServer::start();
+    let asker = std::sync::Arc::new(Asker::well_with(&server.url(), Duration::from_secs(10)).await);
+    server.signal("STOP");
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..Breaker::FAILURES {
+        let asker = std::sync::Arc::clone(&asker);
+        waiting.spawn(async move { tokio::time::timeout(SHORT * 11 / 10, asker.ask()).await.is_err() });
+    }
+    assert!(waiting.join_all().await.into_iter().all(|gave_up| gave_up), "it does not answer");
+    let kind = asker.ask().await.unwrap_err().kind();
+    assert!(["breaker_open", "disconnected"].contains(&kind), "{kind}");
+    server.signal("CONT");
+    asker.until_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_go_away_early_say_nothing_about_the_server_and_leave_nothing_behind() {
     let server = RedisServer::start();
     let asker = Asker::well(&server.url()).await;
@@ -191,6 +208,26 @@ async fn a_server_that_was_emptied_starts_from_nothing_and_nobody_notices() {
     assert_eq!(asker.ask_about(call.clone()).await.unwrap(), Greylist::New);
     server.cli(&["SCRIPT", "FLUSH"]);
     assert_eq!(asker.ask_about(call).await.unwrap(), Greylist::Early, "scripts are given again");
+}
+
+/// It saves nothing: records, scripts, the store's key and the connection are lost together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_restarted_empty_starts_from_nothing_with_the_key_it_is_given() {
+    let mut server = RedisServer::start();
+    let asker = Asker::well(&server.url()).await;
+    let call = asker.mk_call();
+    asker.store.deliver(call.clone(), true).await.unwrap();
+    assert_eq!(asker.ask_about(call.clone()).await.unwrap(), Greylist::Passed);
+    assert_eq!(asker.store.secret([1; 32]).await.unwrap(), [1; 32]);
+    server.kill();
+    asker.until("disconnected").await;
+    server.start_again();
+    asker.until_well().await;
+    assert_eq!(asker.store.secret([2; 32]).await.unwrap(), [2; 32], "whoever comes first gives it one");
+    assert_eq!(asker.ask_about(call.clone()).await.unwrap(), Greylist::New);
+    assert_eq!(asker.ask_about(call.clone()).await.unwrap(), Greylist::Early);
+    asker.store.deliver(call.clone(), true).await.unwrap();
+    assert_eq!(asker.ask_about(call).await.unwrap(), Greylist::Passed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
