@@ -1,4 +1,4 @@
-mod tls;
+mod connection;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -417,29 +417,6 @@ fn monitor_lets_pass_what_it_judges_but_never_relays() {
     assert_eq!(big.shown(&by_gateway, "bob@example.org"), "552 5.3.4 message_too_large");
     let many = Case { accepted_before: 3, ..Case::default() };
     assert_eq!(many.shown(&by_gateway, "bob@example.org"), "452 4.5.3 too_many_recipients new");
-}
-
-#[test]
-fn at_the_banner_only_a_gateway_wide_reject_speaks() {
-    let client = CLIENT.parse().unwrap();
-    for (action, enforcement, refused, monitored) in [
-        (RangeAction::Reject, Enforcement::Enforce, Some(554), false),
-        (RangeAction::Reject, Enforcement::Monitor, None, true),
-        (RangeAction::Defer, Enforcement::Enforce, None, false),
-        (RangeAction::Check, Enforcement::Enforce, None, false),
-        (RangeAction::Allow, Enforcement::Enforce, None, false),
-    ] {
-        let policy = mk_policy(mk_domain(), |gateway| {
-            gateway.enforcement = enforcement;
-            gateway.ranges = mk_ranges(&[("192.0.2.0/24", action)]);
-        });
-        let (answer, would) = judge_connection(&policy, client, NOW);
-        assert_eq!(answer.refuse.map(|(reply, _)| reply.code), refused, "{action:?} {enforcement:?}");
-        assert_eq!(would.is_some(), monitored, "{action:?} {enforcement:?}");
-        assert_eq!(answer.tls, ListenerTls::Offer);
-        let (answer, _) = judge_connection(&policy, "203.0.113.1".parse().unwrap(), NOW);
-        assert_eq!(answer.refuse, None);
-    }
 }
 
 #[test]

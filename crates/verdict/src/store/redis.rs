@@ -139,11 +139,10 @@ impl RedisStore {
         let counters: Vec<_> = values
             .filter_map(|value| heard(value.and_then(answer::counter), &mut faults).flatten())
             .collect();
-        let removals = older.removals(call);
-        if call.params.single_use() && !removals.is_empty() {
+        if call.params.single_use() {
             // Under an older key a pass would be there to be lent again, once this loan has ended. Nothing is lost
             // with this answer: the delivery takes it away as well.
-            let _unheard = self.link.send(removals).await;
+            let _unheard = self.link.send(older.removals(call, &answer)).await;
         }
         let judged = answer.judged(&counters, &call.params);
         if let Some(refused) = answer.refused {

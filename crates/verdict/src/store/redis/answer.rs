@@ -55,6 +55,14 @@ impl Answer {
         })
     }
 
+    /// Whether this recipient has passed and all that is to be remembered of it was written.
+    pub(super) fn holds(&self, member: usize, call: &Call) -> bool {
+        let own = member * call.identities..(member + 1) * call.identities;
+        self.refused.is_none()
+            && self.judged.get(member).is_some_and(|judged| judged.outcome == Greylist::Passed)
+            && !self.no_room.iter().any(|(place, _)| own.contains(place))
+    }
+
     /// A client that is trusted passes, unless its mail does so for a better reason.
     pub(super) fn judged(&self, counters: &[Counter], params: &Params) -> Vec<Judged> {
         let (now, mut judged) = (self.now, self.judged.clone());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use redis::{Arg, Cmd};
 
+use super::answer::Answer;
 use super::keys;
 use super::link::Request;
 use super::room::Room;
@@ -182,11 +183,19 @@ impl Older {
         }
     }
 
-    /// What is to be removed so that it is not lent twice.
-    pub(super) fn removals(&self, call: &Call) -> Vec<Request> {
-        if self.records.iter().all(Vec::is_empty) {
-            return Vec::new();
-        }
-        call.older.iter().filter_map(|set| removal(&names(set, set.triplets.iter()))).collect()
+    /// What is to be removed so that it is not lent twice: of recipients that have passed. Of others, and of those
+    /// that there was no room for, it may be all that is known.
+    pub(super) fn removals(&self, call: &Call, answer: &Answer) -> Vec<Request> {
+        let is_over = |member: &usize| {
+            self.records.get(*member).is_some_and(|found| !found.is_empty()) && answer.holds(*member, call)
+        };
+        let members: Vec<usize> = call.members().filter(is_over).collect();
+        let of = |set: &KeySet| {
+            let keys = members
+                .iter()
+                .flat_map(|member| set.triplets.iter().skip(member * call.identities).take(call.identities));
+            removal(&names(set, keys))
+        };
+        call.older.iter().filter_map(of).collect()
     }
 }

@@ -73,8 +73,9 @@ for member = 1, members do
     -- It may be another's time that it passes by; its own delivery is what is remembered.
     class, wait, first_seen = FORGOTTEN, 0, nil
   elseif is_dropped and not is_known and not is_ripe then
+    -- Or this is its first try.
     for place = first_place, last_place do
-      leave_out(place, first_seen)
+      leave_out(place, now)
     end
     first_seen = nil
   elseif is_known then

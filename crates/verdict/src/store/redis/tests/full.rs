@@ -105,3 +105,20 @@ async fn a_node_that_is_down_takes_only_the_calls_whose_records_it_has() {
         assert!(kinds.len() <= 3, "{kinds:?}");
     }
 }
+
+#[tokio::test]
+async fn a_bounce_that_waits_under_an_older_key_goes_on_waiting_while_there_is_no_room_for_it() {
+    let server = TestServer::start(torwart_tests::RedisServer::start());
+    let clock = Arc::new(ManualClock::new(START));
+    let store = server.store(clock.clone()).await.with_quota(2);
+    let bounce = |keys: &[u32]| mk_call_under(keys, 0, &[1], &[1]);
+    assert_eq!(outcomes(&store, bounce(&[1])).await, [New]);
+    clock.advance(100);
+    server.server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(store.check(bounce(&[2, 1])).await.unwrap_err().kind(), "oom");
+    server.server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(outcomes(&store, mk_call(7, &[1], &[1])).await, [New], "the last of the quota");
+    assert_eq!(outcomes(&store, bounce(&[2, 1])).await, [Early]);
+    clock.advance(200);
+    assert_eq!(outcomes(&store, bounce(&[2, 1])).await, [Passed]);
+}

@@ -1,6 +1,29 @@
 use super::*;
 
 #[test]
+fn at_the_banner_only_a_gateway_wide_reject_speaks() {
+    let client = CLIENT.parse().unwrap();
+    for (action, enforcement, refused, monitored) in [
+        (RangeAction::Reject, Enforcement::Enforce, Some(554), false),
+        (RangeAction::Reject, Enforcement::Monitor, None, true),
+        (RangeAction::Defer, Enforcement::Enforce, None, false),
+        (RangeAction::Check, Enforcement::Enforce, None, false),
+        (RangeAction::Allow, Enforcement::Enforce, None, false),
+    ] {
+        let policy = mk_policy(mk_domain(), |gateway| {
+            gateway.enforcement = enforcement;
+            gateway.ranges = mk_ranges(&[("192.0.2.0/24", action)]);
+        });
+        let (answer, would) = judge_connection(&policy, client, NOW);
+        assert_eq!(answer.refuse.map(|(reply, _)| reply.code), refused, "{action:?} {enforcement:?}");
+        assert_eq!(would.is_some(), monitored, "{action:?} {enforcement:?}");
+        assert_eq!(answer.tls, ListenerTls::Offer);
+        let (answer, _) = judge_connection(&policy, "203.0.113.1".parse().unwrap(), NOW);
+        assert_eq!(answer.refuse, None);
+    }
+}
+
+#[test]
 fn where_tls_is_required_mail_in_clear_waits_even_if_the_banner_did_not_say_so() {
     let refused = "451 4.7.0 ip_range";
     for (cidr, tls, encrypted, shown) in [
