@@ -256,7 +256,7 @@ impl Engine {
         let span = trace::current_child(StoreOp::Check.span_name());
         let calls = calls.into_iter().map(|call| self.store.check(call)).collect();
         let asked = self.ask(StoreOp::Check, calls, &span).await;
-        if let Some(fault) = self.store.take_fault() {
+        while let Some(fault) = self.store.take_fault() {
             self.metrics.store_failed(&fault);
         }
         asked.into_iter().map(|asked| self.answers(asked, &span)).collect()

@@ -127,7 +127,8 @@ pub(crate) struct BrokenStore {
     /// Milliseconds until it has answered a question.
     pub(crate) slow: AtomicU64,
     pub(crate) released: CancellationToken,
-    pub(crate) lost: AtomicBool,
+    /// What is wrong with it although it answers, so many times.
+    pub(crate) faults: AtomicU64,
 }
 
 impl BrokenStore {
@@ -186,7 +187,9 @@ impl Store for BrokenStore {
     }
 
     fn take_fault(&self) -> Option<StoreError> {
-        self.lost.swap(false, Ordering::Relaxed).then_some(StoreError::FileGone)
+        let one_less = |count: u64| count.checked_sub(1);
+        let taken = self.faults.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        taken.ok().map(|_| StoreError::FileGone)
     }
 }
 
@@ -195,7 +198,7 @@ pub(crate) fn mk_broken(hangs: bool) -> Arc<BrokenStore> {
         hangs: AtomicBool::new(hangs),
         slow: AtomicU64::new(0),
         released: CancellationToken::new(),
-        lost: AtomicBool::new(false),
+        faults: AtomicU64::new(0),
     })
 }
 

@@ -92,14 +92,13 @@ fn scheme(word: &str, mistakes: &mut Vec<String>) -> Option<Scheme> {
     found
 }
 
-/// What stands before a path, a query or a fragment, of which there may be none but `/`.
+/// What stands before a path, of which there may be none but `/`: see [`may_hold_a_secret`].
 fn authority<'a>(rest: &'a str, scheme: Option<Scheme>, mistakes: &mut Vec<String>) -> &'a str {
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, tail) = rest.split_at(end);
-    if scheme == Some(Scheme::Dns) && authority.is_empty() && tail.len() > 1 {
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if scheme == Some(Scheme::Dns) && authority.is_empty() && !path.is_empty() {
         mistakes.push("no DNS server can be named: write dns://name:port".to_owned());
-    } else if !tail.is_empty() && tail != "/" {
-        mistakes.push(format!("nothing may follow the port, but {tail:?} does"));
+    } else if !path.is_empty() {
+        mistakes.push(format!("nothing may follow the port, but \"/{path}\" does"));
     }
     authority
 }

@@ -304,10 +304,20 @@ async fn what_is_wrong_with_a_store_that_answers_is_counted_once() {
     let store = mk_broken(false);
     let setup = mk_engine_over(|_| Arc::clone(&store) as Arc<dyn Store>).await;
     setup.engine.set_policy(mk_policy("r1", 1, |_, _| {}));
-    store.lost.store(true, Ordering::Relaxed);
+    store.faults.store(1, Ordering::Relaxed);
     setup.ask(CLIENT, ANNA, BOB).await;
     setup.ask(CLIENT, ANNA, BOB).await;
     assert_eq!(setup.metric("torwart_store_failures_total{kind=\"file_gone\"}").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn all_that_one_call_found_wrong_is_counted_with_it() {
+    let store = mk_broken(false);
+    let setup = mk_engine_over(|_| Arc::clone(&store) as Arc<dyn Store>).await;
+    setup.engine.set_policy(mk_policy("r1", 1, |_, _| {}));
+    store.faults.store(3, Ordering::Relaxed);
+    setup.ask(CLIENT, ANNA, BOB).await;
+    assert_eq!(setup.metric("torwart_store_failures_total{kind=\"file_gone\"}").as_deref(), Some("3"));
 }
 
 #[tokio::test]

@@ -1,9 +1,27 @@
 //! A primary, its replica and Sentinels.
 
+use std::net::SocketAddr;
+
 use torwart_core::Greylist;
-use torwart_tests::{RedisSentinels, eventually};
+use torwart_tests::{RedisSentinels, RedisServer, eventually};
 
 use super::*;
+
+/// From now on these Sentinels take another server for the primary.
+#[track_caller]
+fn name_primary(sentinels: &[RedisServer], new: SocketAddr) {
+    let (ip, port) = (new.ip().to_string(), new.port().to_string());
+    for sentinel in sentinels {
+        assert_eq!(sentinel.cli(&["SENTINEL", "REMOVE", "mymaster"]), "OK");
+        assert_eq!(sentinel.cli(&["SENTINEL", "MONITOR", "mymaster", &ip, &port, "2"]), "OK");
+    }
+}
+
+async fn writes_go_to_the_replica(redis: &mut RedisSentinels, asker: &Asker) {
+    let keys = redis.replica().cli(&["DBSIZE"]);
+    asker.until_well().await;
+    assert_ne!(redis.replica().cli(&["DBSIZE"]), keys, "writes go to the new one");
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_replica_is_followed_when_the_primary_is_killed() {
@@ -50,9 +68,7 @@ async fn a_failover_that_was_asked_for_is_followed() {
         redis.primary().try_cli(&["ROLE"]).text.starts_with("slave")
     });
     asker.until_well().await;
-    let keys = redis.replica().cli(&["DBSIZE"]);
-    asker.until_well().await;
-    assert_ne!(redis.replica().cli(&["DBSIZE"]), keys, "writes go to the new one");
+    writes_go_to_the_replica(&mut redis, &asker).await;
 }
 
 /// As with a network that is cut between the old primary and everybody but us.
@@ -64,15 +80,9 @@ async fn the_sentinels_word_holds_although_the_old_primary_still_answers() {
     let mut connects = asker.store.link.connects();
     connects.mark_unchanged();
     assert_eq!(redis.replica().cli(&["REPLICAOF", "NO", "ONE"]), "OK");
-    for sentinel in redis.sentinels() {
-        assert_eq!(sentinel.cli(&["SENTINEL", "REMOVE", "mymaster"]), "OK");
-        let (ip, port) = (new.ip().to_string(), new.port().to_string());
-        assert_eq!(sentinel.cli(&["SENTINEL", "MONITOR", "mymaster", &ip, &port, "2"]), "OK");
-    }
+    name_primary(redis.sentinels(), new);
     tokio::time::timeout(PATIENCE, connects.changed()).await.unwrap().unwrap();
-    let keys = redis.replica().cli(&["DBSIZE"]);
-    asker.until_well().await;
-    assert_ne!(redis.replica().cli(&["DBSIZE"]), keys, "writes go to the new one");
+    writes_go_to_the_replica(&mut redis, &asker).await;
 }
 
 /// The Sentinel that we heard of the primary from is dead, and the others have chosen another primary since.
@@ -85,15 +95,9 @@ async fn the_other_sentinels_word_holds_when_the_first_is_gone() {
     connects.mark_unchanged();
     redis.sentinels()[0].kill();
     assert_eq!(redis.replica().cli(&["REPLICAOF", "NO", "ONE"]), "OK");
-    let (ip, port) = (new.ip().to_string(), new.port().to_string());
-    for sentinel in &redis.sentinels()[1..] {
-        assert_eq!(sentinel.cli(&["SENTINEL", "REMOVE", "mymaster"]), "OK");
-        assert_eq!(sentinel.cli(&["SENTINEL", "MONITOR", "mymaster", &ip, &port, "2"]), "OK");
-    }
+    name_primary(&redis.sentinels()[1..], new);
     tokio::time::timeout(PATIENCE, connects.changed()).await.unwrap().unwrap();
-    let keys = redis.replica().cli(&["DBSIZE"]);
-    asker.until_well().await;
-    assert_ne!(redis.replica().cli(&["DBSIZE"]), keys, "writes go to the new one");
+    writes_go_to_the_replica(&mut redis, &asker).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
