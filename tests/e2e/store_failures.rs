@@ -61,7 +61,11 @@ fn greylisting_is_back(fleet: &Fleet) {
 fn mail_flows_meanwhile(fleet: &Fleet, kinds: &[&str]) {
     assert_eq!(heard(fleet, "meanwhile"), [250; SENDERS]);
     for kind in kinds {
-        assert!(failures(fleet, kind) > 0.0, "{kind}: {}", fleet.verdicts[0].metrics().text());
+        // The first questions may still meet the lost connection, whatever the next one will hear.
+        eventually(kind, || {
+            assert_eq!(rcpt(fleet, "meanwhile").code, 250);
+            failures(fleet, kind) > 0.0
+        });
     }
     let outcomes = fleet
         .verdicts
