@@ -26,7 +26,7 @@ use crate::tls::ClientTls;
 /// How long a channel waits for what. None of it limits a call: that is the caller's business.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelSettings {
-    /// For a connection, its TLS handshake included.
+    /// For a connection, its TLS handshake and the server's first word included.
     pub connect_timeout: Duration,
     /// Between two pings, also while no call is under way.
     pub keepalive_interval: Duration,
@@ -53,9 +53,7 @@ pub fn connect(address: SocketAddr, tls: Option<Arc<ClientTls>>, settings: &Chan
         let tls = tls.clone();
         async move {
             let stream = timeout(limit, open(address, tls.as_deref())).await;
-            stream
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                .map(|stream| TokioIo::new(Hearing::new(stream)))
+            stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(TokioIo::new)
         }
     });
     Endpoint::from(origin)
@@ -65,14 +63,15 @@ pub fn connect(address: SocketAddr, tls: Option<Arc<ClientTls>>, settings: &Chan
         .connect_with_connector_lazy(connector)
 }
 
-async fn open(address: SocketAddr, tls: Option<&ClientTls>) -> io::Result<Box<dyn Stream>> {
+async fn open(address: SocketAddr, tls: Option<&ClientTls>) -> io::Result<Hearing<Box<dyn Stream>>> {
     let stream = TcpStream::connect(address).await?;
     // Questions are small and each is waited for.
     stream.set_nodelay(true)?;
-    match tls {
-        Some(tls) => Ok(Box::new(tls.connect(stream).await?)),
-        None => Ok(Box::new(stream)),
-    }
+    let stream: Box<dyn Stream> = match tls {
+        Some(tls) => Box::new(tls.connect(stream).await?),
+        None => Box::new(stream),
+    };
+    Hearing::begin(stream).await
 }
 
 // === impl ChannelSettings ===

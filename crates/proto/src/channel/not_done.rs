@@ -6,8 +6,6 @@ use std::error::Error;
 use tonic::metadata::MetadataValue;
 use tonic::{ConnectError, Status};
 
-use super::hearing::is_unheard;
-
 /// The trailer with which a server says that it did nothing.
 pub const NOT_DONE: &str = "torwart-not-done";
 
@@ -18,8 +16,8 @@ pub fn not_done(mut status: Status) -> Status {
     status
 }
 
-/// True if the server surely did nothing: it said so ([`NOT_DONE`]), there was no connection, or it ended before the
-/// server spoke, the request never left, or HTTP/2 says that it was not processed (RFC 9113 sections 6.8 and 8.7: GOAWAY,
+/// True if the server surely did nothing: it said so ([`NOT_DONE`]), there was no connection on which it spoke, the
+/// request never left, or HTTP/2 says that it was not processed (RFC 9113 sections 6.8 and 8.7: GOAWAY,
 /// REFUSED_STREAM).
 ///
 /// False for all else, also for a connection that broke while the call was under way.
@@ -29,7 +27,7 @@ pub fn is_not_done(status: &Status) -> bool {
     }
     let mut cause = status.source();
     while let Some(error) = cause {
-        if error.is::<ConnectError>() || is_unheard(error) {
+        if error.is::<ConnectError>() {
             return true;
         }
         // hyper cancels only what it has not given to the connection yet.

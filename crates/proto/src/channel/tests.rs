@@ -47,6 +47,35 @@ async fn what_nobody_took_is_not_done() {
     assert_eq!((refused.code(), is_not_done(&refused)), (Code::Unavailable, true), "{refused:?}");
 }
 
+/// Takes one connection to a server and brings nothing back; ends it once the server has answered.
+async fn swallow_answers_of(verdict: &Verdict, listener: TcpListener) {
+    let (client, _) = listener.accept().await.unwrap();
+    let server = TcpStream::connect(verdict.address).await.unwrap();
+    let ((mut from_client, _to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let answered = async {
+        while verdict.answered() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let mut nowhere = tokio::io::sink();
+    tokio::select! {
+        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+        _ = tokio::io::copy(&mut from_server, &mut nowhere) => {}
+        () = answered => {}
+    }
+}
+
+#[tokio::test]
+async fn a_server_behind_a_proxy_that_loses_its_answers_did_nothing_if_it_is_said_so() {
+    let verdict = Verdict::start(None).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let channel = channel(listener.local_addr().unwrap());
+    let (failed, ()) = tokio::join!(ask(&channel, "answer"), swallow_answers_of(&verdict, listener));
+    assert!(is_not_done(&failed.unwrap_err()));
+    assert_eq!(verdict.answered(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_does_not_finish_its_handshake_is_given_up_and_did_nothing() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
