@@ -61,7 +61,7 @@ fn tests(code: &str) -> BTreeSet<&str> {
 #[test]
 fn every_row_of_the_failure_contract_names_tests_that_exist_and_metrics_that_move() {
     let page = fs::read_to_string(root().join("docs/failure-contract.md")).unwrap();
-    let code = sources(&["crates", "tests/e2e", "tests/src"]);
+    let code = sources(&["crates", "tests/cluster", "tests/e2e", "tests/src"]);
     let functions = tests(&code);
     let rows = rows(&page);
     assert!(rows.len() > 20, "the page has lost its tables");
@@ -76,4 +76,32 @@ fn every_row_of_the_failure_contract_names_tests_that_exist_and_metrics_that_mov
             assert!(code.contains(&format!("\"{name}\"")), "nothing is called {name}: {row:?}");
         }
     }
+}
+
+#[test]
+fn every_reason_of_a_condition_is_on_its_page_with_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/conditions.md")).unwrap();
+    let reasons = fs::read_to_string(root().join("crates/operator/src/plan/reasons.rs")).unwrap();
+    let reasons: BTreeSet<&str> = reasons
+        .lines()
+        .filter_map(|line| line.strip_suffix("\",")?.split_once(" = \""))
+        .map(|(_, reason)| reason)
+        .collect();
+    assert!(reasons.len() > 30, "{reasons:?}");
+    let code = sources(&["crates/operator", "tests/cluster"]);
+    let functions = tests(&code);
+    let rows = rows(&page);
+    let mut told = BTreeSet::new();
+    for row in &rows {
+        let [_status, reason, _meaning, _remedy, tests] = row.as_slice() else {
+            panic!("not five cells: {row:?}")
+        };
+        let [reason] = reason.as_slice() else { panic!("not one reason: {row:?}") };
+        told.insert(*reason);
+        assert!(!tests.is_empty(), "a row without a test: {row:?}");
+        for test in tests {
+            assert!(functions.contains(test), "{test} is no test of the tree");
+        }
+    }
+    assert_eq!(told, reasons);
 }

@@ -13,6 +13,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod client;
+pub mod cluster;
 mod fleet;
 mod gateway;
 mod haproxy;

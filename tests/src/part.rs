@@ -1,4 +1,4 @@
-//! One process of the binary: `run`, `edge` or `verdict`.
+//! One process of the binary: `run`, `edge`, `verdict` or `operator`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::{Gateway, Lines, Metrics, PATIENCE, Process, endpoint, metrics, net};
 pub struct Part {
     process: Process,
     start: PartBuilder,
-    /// Where it takes mail or, if it is a verdict, questions.
+    /// Where it takes mail or, if it is a verdict, questions. An operator takes neither.
     pub listen: SocketAddr,
     pub admin: SocketAddr,
 }
@@ -23,6 +23,7 @@ pub struct Part {
 pub struct PartBuilder {
     subcommand: &'static str,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     address_space: Option<u64>,
     log: Option<PathBuf>,
     shared: Option<Lines>,
@@ -42,6 +43,11 @@ impl Part {
 
     pub fn verdict(policy: &Path, store: &str) -> PartBuilder {
         PartBuilder::new("verdict").flag("--policy", policy.display()).flag("--store", store)
+    }
+
+    /// Without its settings: see [`crate::cluster::Installation::operator`].
+    pub fn operator() -> PartBuilder {
+        PartBuilder::new("operator")
     }
 
     /// Waits until it says that it is ready.
@@ -147,6 +153,7 @@ impl PartBuilder {
         Self {
             subcommand,
             arguments: Vec::new(),
+            environment: Vec::new(),
             address_space: None,
             log: None,
             shared: None,
@@ -157,6 +164,11 @@ impl PartBuilder {
 
     pub fn flag(mut self, name: &str, value: impl ToString) -> Self {
         self.arguments.extend([name.to_owned(), value.to_string()]);
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
         self
     }
 
@@ -223,10 +235,18 @@ impl PartBuilder {
             None => Command::new(binary),
         };
         clean(&mut command);
-        let listen = if self.subcommand == "verdict" { "--grpc-listen" } else { "--smtp-listen" };
-        command.args([self.subcommand, listen, &self.listen.to_string()]);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.arg(self.subcommand);
+        let listen = match self.subcommand {
+            "operator" => None,
+            "verdict" => Some("--grpc-listen"),
+            _ => Some("--smtp-listen"),
+        };
+        if let Some(listen) = listen {
+            command.args([listen, &self.listen.to_string()]);
+        }
         command.args(["--admin-listen", &self.admin.to_string()]).args(&self.arguments);
-        if !self.has("--drain-delay") {
+        if listen.is_some() && !self.has("--drain-delay") {
             // A test stops it when it is done; nothing balances load in front of it.
             command.args(["--drain-delay", "0s"]);
         }

@@ -1,12 +1,13 @@
 //! `checks` and `scoring`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Enforcement};
 
 /// What speaks for or against a client, a sender or a message. Each check adds to the score; with enforcement
 /// `Monitor` it only says what it would have added.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Checks {
     /// DNS lists of client addresses.
@@ -42,7 +43,7 @@ pub struct Checks {
 }
 
 /// Which of the gateway's `dnsLists` are asked.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DnsListsCheck {
     /// Yes if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +57,7 @@ pub struct DnsListsCheck {
 }
 
 /// Which of the gateway's `uriLists` are asked.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UriListsCheck {
     /// Yes if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +71,7 @@ pub struct UriListsCheck {
 }
 
 /// SPF (RFC 7208).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpfCheck {
     /// Yes if left out.
@@ -91,7 +92,7 @@ pub struct SpfCheck {
 }
 
 /// The client's name in reverse DNS.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReverseDnsCheck {
     /// Yes if left out.
@@ -112,7 +113,7 @@ pub struct ReverseDnsCheck {
 }
 
 /// The name in HELO or EHLO.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeloCheck {
     /// Yes if left out.
@@ -130,7 +131,7 @@ pub struct HeloCheck {
 }
 
 /// Whether the sender's domain can receive mail.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SenderDomainCheck {
     /// Yes if left out.
@@ -148,7 +149,7 @@ pub struct SenderDomainCheck {
 }
 
 /// DKIM (RFC 6376). It has no score of its own; DMARC and identities use it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DkimCheck {
     /// Yes if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,7 +160,7 @@ pub struct DkimCheck {
 }
 
 /// DMARC (RFC 7489).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DmarcCheck {
     /// Yes if left out.
@@ -179,7 +180,7 @@ pub struct DmarcCheck {
     pub quarantine_score: Option<f64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DmarcAction {
     /// Adds to the score.
     Score,
@@ -188,7 +189,7 @@ pub enum DmarcAction {
 }
 
 /// ARC (RFC 8617).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ArcCheck {
     /// Enforce if left out.
@@ -200,7 +201,7 @@ pub struct ArcCheck {
 }
 
 /// Clients that talk before the banner.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EarlyTalkerCheck {
     /// Yes if left out.
@@ -218,7 +219,7 @@ pub struct EarlyTalkerCheck {
 }
 
 /// What a score leads to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Scoring {
     /// From this score on a message is marked, and earns its sender no trust. 4 if left out.

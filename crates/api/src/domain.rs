@@ -1,11 +1,12 @@
 //! `MailDomain.spec`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Checks, Enforcement, Greylisting, IpRange, Rate, Recipients, Route, Scoring, SenderLists, Size};
 
 /// Mail domains that share a route and a policy.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MailDomainSpec {
     /// The MailGateway that takes this mail. The one named `default` if left out.
@@ -43,14 +44,14 @@ pub struct MailDomainSpec {
 }
 
 /// Names a MailGateway.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GatewayRef {
     /// Its name.
     pub name: String,
 }
 
 /// How much is taken.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// The largest message. 50 MiB if left out; the process's own maximum stands above it.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Checks, Cidr, Duration, Enforcement, Greylisting, IpRange, Limits, Scoring, SenderLists};
 
 /// The installation: who it is, who may use it, and what holds for every mail domain.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MailGatewaySpec {
     /// The gateway's own name in the banner, in `Received` and as authserv-id. It should be the name in the MX record.
@@ -46,7 +47,7 @@ pub struct MailGatewaySpec {
 }
 
 /// Fields of a MailDomain, given for all.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Defaults {
     /// Greylisting, field by field.
@@ -65,7 +66,7 @@ pub struct Defaults {
 
 /// Namespaces that may have MailDomains, and what these may do. A namespace must be named if names are given, and
 /// selected if a selector is given.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tenant {
     /// Names of namespaces.
@@ -83,7 +84,7 @@ pub struct Tenant {
 }
 
 /// Mail servers that a tenant may reach.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantUpstreams {
     /// Host names: `mail.corp.example`, `*.corp.example` for the names below it, or `*` for all.
@@ -95,7 +96,7 @@ pub struct TenantUpstreams {
 }
 
 /// A Kubernetes label selector: every condition must hold.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelector {
     /// Labels and the values that they must have.
@@ -107,7 +108,7 @@ pub struct LabelSelector {
 }
 
 /// A condition on one label.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelectorRequirement {
     /// The label.
@@ -119,7 +120,7 @@ pub struct LabelSelectorRequirement {
     pub values: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LabelSelectorOperator {
     /// The label has one of the values.
     In,
@@ -132,7 +133,7 @@ pub enum LabelSelectorOperator {
 }
 
 /// A DNS list of client addresses (RFC 5782).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsList {
     /// The list's name in logs and check results (`dns_list/NAME`).
@@ -153,7 +154,7 @@ pub struct DnsList {
     pub probe: Option<Probe>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DnsListKind {
     /// Listed is bad: scores are positive.
     Block,
@@ -162,7 +163,7 @@ pub enum DnsListKind {
 }
 
 /// Answers of a DNS list and their score.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsListResponse {
     /// Addresses within 127.0.0.0/8: `127.0.0.2`, or `127.0.0.2-127.0.0.9` from the first to the last.
@@ -176,7 +177,7 @@ pub struct DnsListResponse {
 }
 
 /// A DNS list of domains that occur in messages.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UriList {
     /// The list's name in logs and check results (`uri_list/NAME`).
@@ -195,7 +196,7 @@ pub struct UriList {
 }
 
 /// Answers of a list of domains and their score.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UriListResponse {
     /// Bits of the answer's last octet, of which one must be set. From 1 to 255.
@@ -209,7 +210,7 @@ pub struct UriListResponse {
 }
 
 /// An entry that a working list has, and one that it has not.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Probe {
     /// Always listed.

@@ -1,14 +1,16 @@
 //! `greylisting` (RFC 6647).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Duration;
 
 /// Unknown senders are asked to come back.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Greylisting {
     /// Who is asked to come back. Suspicious if left out.
+    /// Write `"Off"` in quotes: kubectl reads a bare Off as false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<GreylistMode>,
     /// How long a new sender must wait before a retry passes. 5 minutes if left out.
@@ -38,7 +40,7 @@ pub struct Greylisting {
     pub on_store_failure: Option<StoreFailure>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GreylistMode {
     /// Clients whose score reaches `scoring.greylistAt`, that have no better identity than their network, or a
     /// generic name.
@@ -50,7 +52,7 @@ pub enum GreylistMode {
 }
 
 /// Prefix lengths of the networks that clients are taken together by.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GreylistPrefix {
     /// From 8 to 32 bits. 24 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +62,7 @@ pub struct GreylistPrefix {
     pub ipv6: Option<u8>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GreylistIdentity {
     /// By the SPF domain, the confirmed name in reverse DNS, or the network: a pool of servers is one client.
     Pool,
@@ -68,7 +70,7 @@ pub enum GreylistIdentity {
     Network,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StoreFailure {
     /// Let it pass, and count it.
     Accept,

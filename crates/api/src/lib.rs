@@ -20,6 +20,7 @@ mod lists;
 mod object;
 mod ranges;
 mod route;
+mod status;
 mod values;
 pub mod yaml;
 
@@ -39,6 +40,7 @@ pub use ranges::{IpRange, RangeAction, RangeChecks, RangeGreylisting, RangeTls, 
 pub use route::{
     CaRef, ClientIdentity, Protocol, Route, ServiceRef, SoftBounce, TlsMode, Upstream, UpstreamTls,
 };
+pub use status::{Condition, ConditionStatus, MailDomainStatus, MailGatewayStatus};
 pub use values::{
     Cidr, Duration, InvalidCidr, InvalidDuration, InvalidPort, InvalidRate, InvalidSize, InvalidTime, Port,
     Rate, ServicePort, Size, Time,

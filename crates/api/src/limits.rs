@@ -21,6 +21,10 @@ pub const MAX_EXEMPT_RECIPIENTS: usize = 100;
 pub const MAX_TENANTS: usize = 1_000;
 /// Each list of one tenant.
 pub const MAX_TENANT_ENTRIES: usize = 1_000;
+/// `matchLabels` and `matchExpressions` of one selector, each.
+pub const MAX_SELECTOR_TERMS: usize = 100;
+/// `greylisting.autoPassAfter`: nobody sends so many good messages, at one an hour.
+pub const MAX_AUTO_PASS_AFTER: u32 = 1_000_000;
 /// `dnsLists` and `uriLists`, each: every one is a query per client.
 pub const MAX_DNS_LISTS: usize = 32;
 /// `responses` of one list, and `codes` of one response.

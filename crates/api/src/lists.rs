@@ -1,11 +1,12 @@
 //! `senders` and `recipients`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Cidr, Time};
 
 /// Senders that are allowed or denied, whatever else speaks for or against them. An allowed one is not denied.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SenderLists {
     /// No anti-spam check and no greylisting. A sender address is easily forged: add `clients` where they are known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -16,7 +17,7 @@ pub struct SenderLists {
 }
 
 /// Sender addresses, perhaps only from some clients or for some time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SenderEntry {
     /// `user@partner.example`, `*@partner.example` for the domain, `*@*.partner.example` for the domains below it, a
     /// `*` within the local part for any characters, `<>` for the null sender.
@@ -33,7 +34,7 @@ pub struct SenderEntry {
 }
 
 /// Recipients of a MailDomain. A pattern is an address, `*@example.org`, or a bare local part for all its domains.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recipients {
     /// If any are named, all others are refused with 550 5.1.1. Else the mail server is asked, as it is for these.

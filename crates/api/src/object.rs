@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{MailDomainSpec, MailGatewaySpec, Time};
@@ -68,7 +69,7 @@ pub enum Manifest {
 }
 
 /// Whether what was judged also happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Enforcement {
     /// It does.
     Enforce,

@@ -1,12 +1,13 @@
 //! `ipRanges`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Cidr, GreylistMode, Time};
 
 /// What holds for clients of certain addresses. Of several ranges of one object that hold a client, the one with the
 /// highest priority wins, then the one with the longest prefix.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IpRange {
     /// The range's name in logs and answers, unique within the object.
@@ -34,7 +35,7 @@ pub struct IpRange {
     pub greylisting: Option<RangeGreylisting>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RangeAction {
     /// Trust: no anti-spam check, no greylisting, no rate limit. The recipient must still be one of the mail domains'.
     Allow,
@@ -46,7 +47,7 @@ pub enum RangeAction {
     Defer,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RangeTls {
     /// STARTTLS is offered.
     Offer,
@@ -57,41 +58,53 @@ pub enum RangeTls {
 }
 
 /// Single checks on or off. Virus scanners are not among them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RangeChecks {
+    /// DNS lists of client addresses. As the mail domain says if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns_lists: Option<Switch>,
+    /// DNS lists of domains in messages. As the mail domain says if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uri_lists: Option<Switch>,
+    /// SPF. As the mail domain says if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spf: Option<Switch>,
+    /// The client's name in reverse DNS. As the mail domain says if left out.
     #[serde(rename = "reverseDNS", skip_serializing_if = "Option::is_none")]
     pub reverse_dns: Option<Switch>,
+    /// The name in HELO or EHLO. As the mail domain says if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub helo: Option<Switch>,
+    /// Whether the sender's domain can receive mail. As the mail domain says if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender_domain: Option<Switch>,
+    /// DKIM. As the mail domain says if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dkim: Option<Switch>,
+    /// DMARC. As the mail domain says if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dmarc: Option<Switch>,
+    /// ARC. As the mail domain says if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arc: Option<Switch>,
+    /// Clients that talk before the banner. As the mail domain says if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_talker: Option<Switch>,
 }
 
 /// On or off.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Switch {
+    /// Whether it is on.
     pub enabled: bool,
 }
 
 /// Greylisting of the clients of one IP range.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RangeGreylisting {
     /// Who of them is asked to come back.
+    /// Write `"Off"` in quotes: kubectl reads a bare Off as false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<GreylistMode>,
 }

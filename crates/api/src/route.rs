@@ -1,11 +1,12 @@
 //! `route`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Port, ServicePort};
 
 /// Where accepted mail goes, and how.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Route {
     /// What the mail server speaks. SMTP if left out.
@@ -24,7 +25,7 @@ pub struct Route {
     pub soft_bounce: Option<SoftBounce>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Protocol {
     /// RFC 5321.
     #[serde(rename = "SMTP")]
@@ -35,7 +36,7 @@ pub enum Protocol {
 }
 
 /// A mail server: either `host` or `service`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Upstream {
     /// A host name, resolved by the system's resolver, or an address (IPv6 without brackets).
@@ -59,7 +60,7 @@ pub struct Upstream {
 }
 
 /// A Kubernetes Service in the object's own namespace.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceRef {
     /// Its name.
     pub name: String,
@@ -69,7 +70,7 @@ pub struct ServiceRef {
 }
 
 /// TLS towards the mail servers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UpstreamTls {
     /// Opportunistic if left out.
@@ -86,7 +87,7 @@ pub struct UpstreamTls {
     pub ca_ref: Option<CaRef>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TlsMode {
     /// Never.
     Disabled,
@@ -97,13 +98,13 @@ pub enum TlsMode {
 }
 
 /// Names a ConfigMap.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CaRef {
     /// Its name; empty is none.
     pub name: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ClientIdentity {
     /// It does not.
     None,
@@ -117,7 +118,7 @@ pub enum ClientIdentity {
     ProxyV2,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SoftBounce {
     /// All, until one message was delivered through this route. Each process remembers that for itself and in memory
     /// only: after a restart, or a change of the route, the first messages are treated with care again.

@@ -7,6 +7,7 @@ mod cidr;
 mod duration;
 mod port;
 mod rate;
+mod schema;
 mod size;
 mod time;
 

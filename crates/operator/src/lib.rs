@@ -1,5 +1,18 @@
-//! From custom resources to a published policy.
+//! From custom resources to a published policy, and back from verdict pods to conditions.
 //!
-//! This crate will watch MailGateway and MailDomain, compile them with `torwart-policy`, publish the snapshot
-//! that verdict pods read, and write conditions. It is empty until then: on one machine the policy comes from
-//! files, through the same `compile`.
+//! ```text
+//!   API server --watch--> Cluster --+
+//!   ConfigMaps --read---> Published +--plan (pure)--> Write... --by the lease holder alone--> API server
+//!   verdict pods --ask--> Pods -----+
+//!
+//!   ConfigMaps --follow--> Publication --> a verdict process
+//! ```
+
+pub mod crd;
+pub mod follow;
+pub mod names;
+pub mod plan;
+mod rim;
+pub mod values;
+
+pub use rim::{Operator, Settings, StartError};

@@ -1,7 +1,9 @@
-//! How long 10,000 MailDomains take: from text, from objects, again with one changed, and if all of them quarrel.
+//! How long 10,000 MailDomains take: from text, from objects, again with one changed, if all of them quarrel, and from
+//! what is published.
 //!
 //! `cargo run --release -p torwart-policy --example compile_10000`
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +11,7 @@ use torwart_api::Manifest;
 use torwart_policy::compile::State;
 use torwart_policy::inputs::Inputs;
 use torwart_policy::load::{SourceFile, compile_files};
+use torwart_policy::publish::{Chunk, FORMAT_WRITTEN, Index, assemble, chunks};
 use torwart_policy::{Snapshot, compile};
 
 const OBJECTS: usize = 10_000;
@@ -47,6 +50,7 @@ fn main() {
     let Some(snapshot) = second.compilation.snapshot else {
         return;
     };
+    publish(&snapshot);
     quarrel(&snapshot);
     let objects = snapshot
         .domains
@@ -60,6 +64,42 @@ fn main() {
     let compilation = compile(&inputs);
     let domains = compilation.policy.map(|policy| policy.domains.len()).unwrap_or_default();
     println!("compile alone, against the last: {} ms, {domains} mail domains", start.elapsed().as_millis());
+}
+
+/// The snapshot through a cluster: what the operator does with it, and what each reader does.
+#[allow(clippy::disallowed_methods)] // It measures time.
+fn publish(snapshot: &Arc<Snapshot>) {
+    let start = Instant::now();
+    let pieces = chunks(snapshot);
+    println!("chunks: {} ms, {} slots", start.elapsed().as_millis(), pieces.len());
+    let index = Index {
+        sequence: 1,
+        format_version: FORMAT_WRITTEN,
+        revision: snapshot.revision.clone(),
+        slots: pieces.iter().map(|(slot, chunk)| (*slot, chunk.hash.clone())).collect(),
+    };
+    let start = Instant::now();
+    let bytes: Vec<_> = pieces.values().map(|chunk| (chunk.hash.clone(), chunk.compress())).collect();
+    let (text, packed): (usize, usize) = pieces
+        .values()
+        .zip(&bytes)
+        .fold((0, 0), |(text, packed), (chunk, (_, bytes))| (text + chunk.text.len(), packed + bytes.len()));
+    println!("compress: {} ms, {text} bytes to {packed}", start.elapsed().as_millis());
+    let start = Instant::now();
+    let read: BTreeMap<_, _> = bytes
+        .iter()
+        .filter_map(|(hash, bytes)| Some((hash.clone(), Chunk::decompress(hash, bytes).ok()?)))
+        .collect();
+    println!("decompress and verify: {} ms", start.elapsed().as_millis());
+    let start = Instant::now();
+    let Ok(assembled) = assemble(&index, &read, Some(snapshot)) else {
+        return;
+    };
+    println!("assemble: {} ms", start.elapsed().as_millis());
+    let start = Instant::now();
+    let policy = assembled.snapshot.compile(&[], 0);
+    let domains = policy.map(|policy| policy.domains.len()).unwrap_or_default();
+    println!("compile what was published: {} ms, {domains} mail domains", start.elapsed().as_millis());
 }
 
 /// Every object claims one more name, the same as all others; then each claims the name that the next one has.

@@ -17,25 +17,28 @@ mod gateway;
 mod lists;
 mod merge;
 mod not_yet;
+mod published;
 mod removal;
 mod route;
 mod scores;
 mod tenancy;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
 use torwart_api::{Kind, MailDomain, MailGateway, Manifest, ObjectRef};
+use torwart_core::{Route, RouteDigest};
 
 use crate::domains::{DomainPattern, DomainTable};
 use crate::inputs::{Inputs, Object, Tenancy};
 use crate::model::{Domain, Policy, RangeAction};
-use crate::snapshot::{Deferred, Snapshot, essential};
+use crate::snapshot::{Parts, Snapshot, essential};
 use claims::{Candidate, Claims, Settled};
 use domain::{CompiledDomain, DomainContext};
 use gateway::CompiledGateway;
 
+pub(crate) use domain::patterns;
+pub(crate) use published::compile_published;
 pub use removal::{CONFIRM_REMOVAL, MassRemoval};
 
 /// What became of the inputs.
@@ -61,6 +64,9 @@ pub struct Outcome {
     pub errors: Vec<FieldError>,
     /// What is accepted, but not as its author may think.
     pub warnings: Vec<FieldError>,
+    /// References that lead nowhere. What they led to before holds on; without that, the object is not in force,
+    /// though nothing is wrong with what is written.
+    pub unresolved: Vec<FieldError>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +86,28 @@ pub struct FieldError {
     pub path: String,
     /// With the path in front of it, a sentence.
     pub message: String,
+    /// Whose fault it is.
+    pub cause: Cause,
+}
+
+/// Why something is not accepted or not found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// What is written is wrong.
+    #[default]
+    Invalid,
+    /// `tenants` has no entry for the namespace.
+    NamespaceNotPermitted,
+    /// The namespace may not claim this mail domain.
+    DomainNotPermitted,
+    /// The namespace may not send mail there.
+    UpstreamNotPermitted,
+    /// Another object has the mail domain.
+    DomainConflict,
+    /// There is no such Service, or none that a route can use.
+    ServiceNotFound,
+    /// There is no such ConfigMap, or no certificate in it.
+    AuthorityNotFound,
 }
 
 /// Collects the mistakes of one object.
@@ -106,6 +134,22 @@ pub fn compile(inputs: &Inputs) -> Compilation {
     } else {
         build(inputs, gateway, read, compilation)
     }
+}
+
+/// What is deferred since the policy is not as its authors meant it.
+#[derive(Debug, Default)]
+struct Deferred {
+    /// Domains of objects that are not in force.
+    held: BTreeSet<DomainPattern>,
+    /// Whatever is not known.
+    incomplete: bool,
+}
+
+/// What the MailDomains of a policy come to.
+#[derive(Default)]
+struct Table {
+    known: BTreeMap<DomainPattern, Arc<Domain>>,
+    routes: HashMap<RouteDigest, Arc<Route>>,
 }
 
 /// An accepted MailDomain in the form that holds.
@@ -152,10 +196,10 @@ impl<'i> Objects<'i> {
             };
             let outcome = compilation.outcomes.entry(name.clone()).or_insert_with(Outcome::accepted);
             if twice && outcome.errors.is_empty() {
-                outcome.errors.push(FieldError {
-                    path: "metadata.name".to_owned(),
-                    message: format!("there are two objects called {name}; rename or remove one"),
-                });
+                outcome.errors.push(FieldError::new(
+                    "metadata.name",
+                    format!("there are two objects called {name}; rename or remove one"),
+                ));
             }
         }
         for (name, _) in compilation.outcomes.iter().filter(|(_, outcome)| !outcome.errors.is_empty()) {
@@ -208,7 +252,7 @@ fn choose_gateway(
             Some(chosen) => format!("there can be only one MailGateway, and {chosen} is there already"),
             None => continue,
         };
-        compilation.reject(other, vec![FieldError { path: "metadata.name".to_owned(), message }]);
+        compilation.reject(other, vec![FieldError::new("metadata.name", message)]);
     }
     let last = last.filter(|last| wanted(&last.metadata.name));
     let Some(name) = chosen else {
@@ -266,7 +310,7 @@ fn read_domains(context: &DomainContext<'_>, objects: Objects<'_>, compilation: 
         let mut candidate = Candidate {
             object: name.clone(),
             created: manifest.and_then(|manifest| manifest.metadata.creation_timestamp),
-            held: held.map(|held| domain::patterns(&held.spec.domains)).unwrap_or_default(),
+            held: held.map(|held| patterns(&held.spec.domains)).unwrap_or_default(),
             wished: Vec::new(),
             present: None,
             may_fall_back: true,
@@ -276,6 +320,7 @@ fn read_domains(context: &DomainContext<'_>, objects: Objects<'_>, compilation: 
                 let mut warnings = not_yet::domain(&manifest.spec);
                 warnings.extend(advice::domain(&manifest.spec, inputs.now));
                 compilation.accept(name, warnings);
+                compilation.note_unresolved(name, &compiled.unresolved);
                 let manifest = match held.filter(|held| held.spec == manifest.spec) {
                     Some(held) if held.metadata.generation == manifest.metadata.generation => held.clone(),
                     _ => Arc::new(MailDomain {
@@ -288,6 +333,7 @@ fn read_domains(context: &DomainContext<'_>, objects: Objects<'_>, compilation: 
             Some((_, Err(refused))) => {
                 candidate.may_fall_back = refused.permitted;
                 compilation.keep_or_reject(name, refused.errors, false);
+                compilation.note_unresolved(name, &refused.unresolved);
             }
             None => {
                 compilation.keep_or_reject(name, Vec::new(), false);
@@ -318,6 +364,8 @@ fn read_domains(context: &DomainContext<'_>, objects: Objects<'_>, compilation: 
             compilation.keep_or_reject(&object, conflicts, form.is_some());
         }
         if let Some(form) = form {
+            // Those of a form that is kept concern its author as well.
+            compilation.note_unresolved(&object, &form.compiled.unresolved);
             accepted.insert(object, form);
         }
     }
@@ -361,37 +409,32 @@ fn build(
     mut compilation: Compilation,
 ) -> Compilation {
     let mut manifests = BTreeMap::new();
-    let mut known: BTreeMap<DomainPattern, Arc<Domain>> = BTreeMap::new();
-    let mut routes = std::collections::HashMap::new();
     let mut resolutions = BTreeMap::new();
+    let mut table = Table::default();
     for (object, Accepted { manifest, compiled }) in accepted {
-        let CompiledDomain { patterns, domain, route, resolved } = compiled;
-        routes.entry(route.digest).or_insert_with(|| Arc::new(route));
-        let domain = Arc::new(domain);
-        known.extend(patterns.into_iter().map(|(pattern, _)| (pattern, domain.clone())));
-        if !resolved.is_null() {
-            resolutions.insert(object.to_string(), resolved);
+        if let Some(resolved) = &compiled.resolved {
+            resolutions.insert(object.clone(), resolved.clone());
         }
         manifests.insert(object, manifest);
+        table.add(compiled);
     }
     let grace = i64::try_from(gateway.gateway.removal_grace.as_secs()).unwrap_or(i64::MAX);
     // The present form of one that is kept may ask for what its own last form has.
-    deferred.held.retain(|pattern| !known.contains_key(pattern));
-    let removed = removal::removed(inputs, &known, inputs.now.saturating_add(grace));
+    deferred.held.retain(|pattern| !table.known.contains_key(pattern));
+    let removed = removal::removed(inputs, &table.known, inputs.now.saturating_add(grace));
     let manifest =
         MailGateway { metadata: essential(&gateway.manifest.metadata), spec: gateway.manifest.spec.clone() };
-    let shown = removed.iter().map(|(pattern, until)| (pattern.to_string(), *until)).collect();
-    let resolutions: Value = json!(resolutions);
-    let snapshot = Snapshot::new(Arc::new(manifest), manifests, shown, &deferred, resolutions);
-    let policy = Policy {
-        revision: snapshot.revision.clone(),
-        asks_connections: asks_connections(&gateway),
-        gateway: gateway.gateway,
-        domains: DomainTable::new(known, deferred.held, removed),
-        routes,
+    let object = gateway.manifest.object_ref();
+    let snapshot = Snapshot::new(Parts {
+        gateway: Arc::new(manifest),
+        domains: manifests,
+        removed: removed.iter().map(|(pattern, until)| (pattern.to_string(), *until)).collect(),
+        resolutions,
+        held: deferred.held,
         incomplete: deferred.incomplete,
-    };
-    if let Some(outcome) = compilation.outcomes.get_mut(&gateway.manifest.object_ref()) {
+    });
+    let policy = table.policy(&snapshot, gateway, removed);
+    if let Some(outcome) = compilation.outcomes.get_mut(&object) {
         outcome.warnings.extend(advice::postmaster(&policy, inputs.now));
     }
     Compilation { policy: Some(policy), snapshot: Some(Arc::new(snapshot)), ..compilation }
@@ -403,6 +446,33 @@ fn asks_connections(gateway: &CompiledGateway) -> bool {
         matches!(range.action, RangeAction::Reject | RangeAction::Defer)
             || range.tls.is_some_and(|tls| tls != torwart_core::ListenerTls::Offer)
     })
+}
+
+// === impl Table ===
+
+impl Table {
+    fn add(&mut self, compiled: CompiledDomain) {
+        let CompiledDomain { patterns, domain, route, resolved: _, unresolved: _ } = compiled;
+        self.routes.entry(route.digest).or_insert_with(|| Arc::new(route));
+        let domain = Arc::new(domain);
+        self.known.extend(patterns.into_iter().map(|(pattern, _)| (pattern, domain.clone())));
+    }
+
+    fn policy(
+        self,
+        snapshot: &Snapshot,
+        gateway: CompiledGateway,
+        removed: BTreeMap<DomainPattern, i64>,
+    ) -> Policy {
+        Policy {
+            revision: snapshot.revision.clone(),
+            asks_connections: asks_connections(&gateway),
+            gateway: gateway.gateway,
+            domains: DomainTable::new(self.known, snapshot.held.iter().cloned(), removed),
+            routes: self.routes,
+            incomplete: snapshot.incomplete,
+        }
+    }
 }
 
 // === impl Compilation ===
@@ -422,6 +492,17 @@ impl Compilation {
         outcome.errors.extend(errors);
     }
 
+    fn note_unresolved(&mut self, object: &ObjectRef, unresolved: &[FieldError]) {
+        let Some(outcome) = self.outcomes.get_mut(object) else {
+            return;
+        };
+        for one in unresolved {
+            if !outcome.unresolved.contains(one) {
+                outcome.unresolved.push(one.clone());
+            }
+        }
+    }
+
     /// Whether every object holds in its present form.
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty() && self.outcomes.values().all(|outcome| outcome.state == State::Accepted)
@@ -432,15 +513,28 @@ impl Compilation {
 
 impl Outcome {
     fn accepted() -> Self {
-        Self { state: State::Accepted, errors: Vec::new(), warnings: Vec::new() }
+        Self { state: State::Accepted, errors: Vec::new(), warnings: Vec::new(), unresolved: Vec::new() }
+    }
+}
+
+// === impl FieldError ===
+
+impl FieldError {
+    /// A mistake in what is written.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into(), cause: Cause::Invalid }
     }
 }
 
 // === impl Errors ===
 
 impl Errors {
+    pub(crate) fn push(&mut self, error: FieldError) {
+        self.0.push(error);
+    }
+
     pub(crate) fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(FieldError { path: path.into(), message: message.into() });
+        self.0.push(FieldError::new(path, message));
     }
 
     /// Notes a list that is longer than `most`.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use torwart_api::{Manifest, ObjectRef};
 
 use crate::snapshot::Snapshot;
@@ -51,12 +52,16 @@ pub enum Tenancy {
         /// The labels of every namespace.
         namespaces: BTreeMap<String, BTreeMap<String, String>>,
     },
+    /// What an operator accepted: permissions and claims are settled, references lead where they led then.
+    Published,
 }
 
 /// References and what they lead to. What is not in it could not be resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolutions {
     pub services: BTreeMap<ServiceKey, ServiceTarget>,
+    /// Services that are there, but that no route may use, and why. What they led to before does not hold on.
+    pub refused: BTreeMap<ServiceKey, String>,
     /// `namespace/name` of a ConfigMap, and the PEM certificates in its `ca.crt`.
     pub authorities: BTreeMap<String, String>,
 }
@@ -68,14 +73,17 @@ pub struct ServiceKey {
     pub name: String,
     /// Number or name; empty if the route names none.
     pub port: String,
+    /// Whether the route speaks LMTP: it decides which port is meant if none is named.
+    pub lmtp: bool,
 }
 
 /// Where a Service is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceTarget {
     pub host: String,
     pub port: u16,
     /// Its address, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
 }
 

@@ -10,11 +10,13 @@
 pub mod compile;
 pub mod decide;
 pub mod domains;
+pub mod fuzz;
 pub mod greylist;
 pub mod inputs;
 pub mod load;
 pub mod model;
 pub mod patterns;
+pub mod publish;
 pub mod ranges;
 pub mod snapshot;
 

@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use torwart_api::{Kind, MailDomain, MailGateway, Metadata, ObjectRef};
 use torwart_core::Revision;
 
 use crate::domains::DomainPattern;
+use crate::inputs::ServiceTarget;
+use crate::publish::Pieces;
 
 /// Accepted manifests, and what the next compilation must know of the past. It holds no compiled form and no secret.
 #[derive(Clone, Debug)]
@@ -20,19 +22,39 @@ pub struct Snapshot {
     pub domains: BTreeMap<ObjectRef, Arc<MailDomain>>,
     /// Mail domains that left the policy, and until when (Unix seconds) they answer 451.
     pub removed: BTreeMap<String, i64>,
+    /// What the references of each object in `domains` led to, as far as it has any.
+    pub resolutions: BTreeMap<ObjectRef, Arc<Resolved>>,
+    /// Mail domains of objects that are not in force, which are deferred. Found anew by each compilation.
+    pub held: BTreeSet<DomainPattern>,
+    /// Whatever is not known is deferred: nobody knows all that is there. Found anew by each compilation.
+    pub incomplete: bool,
     /// Where each object was read from, for those who read files; no part of the revision.
     pub sources: BTreeMap<ObjectRef, Arc<str>>,
     /// Files that could never be read in full, so that nobody knows what else is in them; no part of the revision.
     pub unread: BTreeSet<Arc<str>>,
 }
 
-/// What is deferred since the policy is not as its authors meant it. It is found anew each time, so no snapshot keeps it.
-#[derive(Debug, Default)]
-pub(crate) struct Deferred {
-    /// Domains of objects that are not in force.
+/// What a snapshot is made of; its revision follows from this.
+pub(crate) struct Parts {
+    pub(crate) gateway: Arc<MailGateway>,
+    pub(crate) domains: BTreeMap<ObjectRef, Arc<MailDomain>>,
+    pub(crate) removed: BTreeMap<String, i64>,
+    pub(crate) resolutions: BTreeMap<ObjectRef, Arc<Resolved>>,
     pub(crate) held: BTreeSet<DomainPattern>,
-    /// Whatever is not known.
     pub(crate) incomplete: bool,
+}
+
+/// What the references of one object led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resolved {
+    /// By the Service's name and port as in the route: `postfix:25`; or, if it names none, `postfix/smtp` or
+    /// `postfix/lmtp`, after its protocol.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, ServiceTarget>,
+    /// By the ConfigMap's name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub authorities: BTreeMap<String, Arc<str>>,
 }
 
 /// Why a text is no snapshot.
@@ -63,6 +85,13 @@ struct Kept {
     gateway: MailGateway,
     domains: Vec<MailDomain>,
     removed: BTreeMap<String, i64>,
+    /// This and the next two: absent in what older releases wrote.
+    #[serde(default)]
+    resolutions: BTreeMap<String, Arc<Resolved>>,
+    #[serde(default)]
+    held: Vec<String>,
+    #[serde(default)]
+    incomplete: bool,
     sources: Vec<Source>,
     unread: Vec<String>,
 }
@@ -78,23 +107,21 @@ struct Source {
 // === impl Snapshot ===
 
 impl Snapshot {
-    pub(crate) fn new(
-        gateway: Arc<MailGateway>,
-        domains: BTreeMap<ObjectRef, Arc<MailDomain>>,
-        removed: BTreeMap<String, i64>,
-        deferred: &Deferred,
-        resolutions: Value,
-    ) -> Self {
+    /// One that was read from no file. `revision` is found here.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { gateway, domains, removed, resolutions, held, incomplete } = parts;
         let mut snapshot = Self {
             revision: Revision("".into()),
             gateway,
             domains,
             removed,
+            resolutions,
+            held,
+            incomplete,
             sources: BTreeMap::new(),
             unread: BTreeSet::new(),
         };
-        let digest = Sha256::digest(snapshot.canonical(deferred, resolutions).as_bytes());
-        snapshot.revision = Revision(hex(&digest).into());
+        snapshot.revision = Pieces::of(&snapshot).revision();
         snapshot
     }
 
@@ -103,13 +130,17 @@ impl Snapshot {
     /// # Errors
     /// Only if a manifest has no JSON form, which none should.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        let Self { revision, gateway, domains, removed, sources, unread } = self;
+        let Self { revision, gateway, domains, removed, resolutions, held, incomplete, sources, unread } =
+            self;
         serde_json::to_string(&Kept {
             format_version: FORMAT_VERSION,
             revision: revision.0.to_string(),
             gateway: (**gateway).clone(),
             domains: domains.values().map(|domain| (**domain).clone()).collect(),
             removed: removed.clone(),
+            resolutions: resolutions.iter().map(|(object, one)| (place(object), one.clone())).collect(),
+            held: held.iter().map(ToString::to_string).collect(),
+            incomplete: *incomplete,
             sources: sources
                 .iter()
                 .map(|(ObjectRef { kind, namespace, name }, file)| Source {
@@ -132,8 +163,19 @@ impl Snapshot {
         if format_version > FORMAT_VERSION {
             return Err(InvalidSnapshot::Newer(format_version));
         }
-        let Kept { format_version: _, revision, gateway, domains, removed, sources, unread } =
-            serde_json::from_str(text)?;
+        let Kept {
+            format_version: _,
+            revision,
+            gateway,
+            domains,
+            removed,
+            resolutions,
+            held,
+            incomplete,
+            sources,
+            unread,
+        } = serde_json::from_str(text)?;
+        let resolutions = resolutions.into_iter().filter_map(|(name, one)| Some((object_at(&name)?, one)));
         let sources = sources.into_iter().filter_map(|Source { kind, namespace, name, file }| {
             let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
             Some((ObjectRef { kind, namespace, name }, file.into()))
@@ -143,34 +185,23 @@ impl Snapshot {
             gateway: Arc::new(gateway),
             domains: domains.into_iter().map(|domain| (domain.object_ref(), Arc::new(domain))).collect(),
             removed,
+            resolutions: resolutions.collect(),
+            held: held.iter().filter_map(|text| DomainPattern::parse_any(text).ok()).collect(),
+            incomplete,
             sources: sources.collect(),
             unread: unread.into_iter().map(Into::into).collect(),
         })
     }
+}
 
-    fn canonical(&self, deferred: &Deferred, resolutions: Value) -> String {
-        let mut text = String::with_capacity(256 + 1024 * self.domains.len());
-        let _ = write!(text, "{{\"domains\":[");
-        for (index, domain) in self.domains.values().enumerate() {
-            if index > 0 {
-                text.push(',');
-            }
-            write_canonical(&to_value(&**domain), &mut text);
-        }
-        let _ = write!(text, "],\"formatVersion\":{FORMAT_VERSION},\"gateway\":");
-        write_canonical(&to_value(&*self.gateway), &mut text);
-        if !deferred.held.is_empty() || deferred.incomplete {
-            let held: Vec<String> = deferred.held.iter().map(ToString::to_string).collect();
-            text.push_str(",\"deferred\":");
-            write_canonical(&json!({ "held": held, "incomplete": deferred.incomplete }), &mut text);
-        }
-        text.push_str(",\"removed\":");
-        write_canonical(&json!(self.removed), &mut text);
-        text.push_str(",\"resolutions\":");
-        write_canonical(&resolutions, &mut text);
-        text.push('}');
-        text
-    }
+/// `namespace/name`.
+pub(crate) fn place(ObjectRef { kind: _, namespace, name }: &ObjectRef) -> String {
+    format!("{namespace}/{name}")
+}
+
+/// The MailDomain of a `namespace/name`.
+pub(crate) fn object_at(place: &str) -> Option<ObjectRef> {
+    place.split_once('/').map(|(namespace, name)| ObjectRef::domain(namespace, name))
 }
 
 /// What of the metadata belongs to a policy: labels, annotations and times of creation decide nothing later.
@@ -230,7 +261,7 @@ pub(crate) fn digest(value: &Value) -> [u8; 16] {
     half
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -242,6 +273,10 @@ mod tests {
     use super::*;
     use crate::compile::compile;
     use crate::compile::tests::{GATEWAY, mk_domain, mk_inputs};
+
+    fn mk_target() -> ServiceTarget {
+        ServiceTarget { host: "postfix.mail.svc".into(), port: 25, address: "10.0.0.1".parse().ok() }
+    }
 
     fn mk_snapshot() -> Snapshot {
         let more = "  greylisting: {delay: 90s, mode: Always}\n  senders: {deny: [{pattern: \"*@spam.example\"}]}\n  \
@@ -257,7 +292,18 @@ mod tests {
         let second = format!("{GATEWAY}---\n{}", mk_domain("a", &["a.example"], more));
         let snapshot = compile(&mk_inputs(&second, Some(&first))).snapshot.unwrap();
         let sources = BTreeMap::from([(ObjectRef::domain("mail", "a"), "a.yaml".into())]);
-        Snapshot { sources, unread: ["u.yaml".into()].into(), ..(*snapshot).clone() }
+        let services = [("postfix:25".to_owned(), mk_target())].into();
+        let resolved = Arc::new(Resolved { services, authorities: [("ca".to_owned(), "PEM".into())].into() });
+        let resolutions = [(ObjectRef::domain("mail", "a"), resolved)].into();
+        let held = [DomainPattern::parse("*.held.example").unwrap()].into();
+        Snapshot {
+            resolutions,
+            held,
+            incomplete: true,
+            sources,
+            unread: ["u.yaml".into()].into(),
+            ..(*snapshot).clone()
+        }
     }
 
     #[test]
@@ -266,11 +312,26 @@ mod tests {
         assert_eq!(snapshot.removed.len(), 2);
         let text = snapshot.to_json().unwrap();
         let read = Snapshot::from_json(&text).unwrap();
-        let Snapshot { revision, gateway, domains, removed, sources, unread } = &read;
+        let Snapshot { revision, gateway, domains, removed, resolutions, held, incomplete, sources, unread } =
+            &read;
         assert_eq!(*revision, snapshot.revision);
         assert_eq!((gateway, domains), (&snapshot.gateway, &snapshot.domains));
+        assert_eq!((resolutions, held), (&snapshot.resolutions, &snapshot.held));
+        assert_eq!(*incomplete, snapshot.incomplete);
         assert_eq!((removed, sources, unread), (&snapshot.removed, &snapshot.sources, &snapshot.unread));
         assert_eq!(read.to_json().unwrap(), text);
+    }
+
+    #[test]
+    fn what_an_older_release_kept_still_reads() {
+        let snapshot = mk_snapshot();
+        let mut value: Value = serde_json::from_str(&snapshot.to_json().unwrap()).unwrap();
+        for field in ["resolutions", "held", "incomplete"] {
+            assert!(value.as_object_mut().unwrap().remove(field).is_some());
+        }
+        let read = Snapshot::from_json(&value.to_string()).unwrap();
+        assert_eq!((read.domains, read.removed), (snapshot.domains, snapshot.removed));
+        assert!(read.resolutions.is_empty() && read.held.is_empty() && !read.incomplete);
     }
 
     #[test]

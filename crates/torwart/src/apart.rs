@@ -135,7 +135,7 @@ impl VerdictProcess {
         let server = GrpcServer::bind(settings, Arc::clone(&engine), &registry).await;
         let (server, port) = both(server.map_err(StartError::from), AdminPort::bind(admin_listen).await)?;
 
-        let policy = half.serve(Arc::clone(&admin), None)?;
+        let policy = Box::pin(half.serve(Arc::clone(&admin), None)).await?;
         let grpc = server.local_addr();
         let shutdown = CancellationToken::new();
         let process = Self {

@@ -28,8 +28,12 @@ pub(crate) enum Command {
     Edge(Box<EdgeCommandArgs>),
     /// Answers the questions of `torwart edge` by policy, and remembers senders
     Verdict(Box<VerdictCommandArgs>),
+    /// Turns MailGateway and MailDomain objects of a Kubernetes cluster into the policy of `torwart verdict`
+    Operator(Box<OperatorArgs>),
     /// Reports every mistake in policy files; exit status 1 if there are any
     Check(CheckArgs),
+    /// Prints the CustomResourceDefinitions of MailGateway and MailDomain
+    Crd,
     /// Plays the whole story with a built-in mail server and senders; needs nothing else
     Demo,
 }
@@ -112,13 +116,46 @@ pub(crate) struct VerdictCommandArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct OperatorArgs {
+    /// The operator's own namespace: its Lease, the published policy and the verdict pods are there, and objects in it
+    /// are the administrator's. Without it the pod's, or torwart-system outside of a pod
+    #[arg(long, value_name = "NS", env = "TORWART_NAMESPACE")]
+    pub(crate) namespace: Vec<String>,
+
+    /// The MailGateway to serve, and with it the MailDomains that name it
+    #[arg(long, value_name = "NAME", env = "TORWART_GATEWAY", default_value = "default")]
+    pub(crate) gateway: Vec<String>,
+
+    /// The labels of verdict pods, which are asked at their container port named `grpc`
+    #[arg(long, value_name = "LABELS", env = "TORWART_VERDICT_SELECTOR", default_value = VERDICT_SELECTOR)]
+    pub(crate) verdict_selector: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) tls: AskTlsArgs,
+
+    #[command(flatten)]
+    pub(crate) admin: OperatorAdminArgs,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+}
+
+/// As the chart and the manifests label them.
+const VERDICT_SELECTOR: &str = "app.kubernetes.io/name=torwart,app.kubernetes.io/component=verdict";
+
+#[derive(Args, Debug)]
 pub(crate) struct PolicyArgs {
-    /// Policy files, or directories of *.yaml and *.yml files; watched while running
+    /// Policy files, or directories of *.yaml and *.yml files; watched while running. For `torwart verdict` also
+    /// `kube:NAMESPACE/GATEWAY`: what the operator in that namespace publishes for that MailGateway
     #[arg(long, value_name = "PATH", env = "TORWART_POLICY", num_args = 1.., value_delimiter = ',')]
     pub(crate) policy: Vec<PathBuf>,
 
     /// A file of this process that keeps what was accepted for its next start: mail domains that have just left the
-    /// policy, the last good form of what is broken. With `--store redb:PATH` it is `PATH.policy.json`
+    /// policy, the last good form of what is broken; of a cluster's policy all, for a start without its API server. With
+    /// `--store redb:PATH` and policy files it is `PATH.policy.json`
     #[arg(long, value_name = "FILE", env = "TORWART_POLICY_STATE")]
     pub(crate) policy_state: Vec<PathBuf>,
 }
@@ -131,12 +168,20 @@ pub(crate) struct AskArgs {
     #[arg(long, value_name = "URL", env = "TORWART_VERDICT", num_args = 1.., value_delimiter = ',')]
     pub(crate) verdict: Vec<String>,
 
+    #[command(flatten)]
+    pub(crate) tls: AskTlsArgs,
+}
+
+/// Of whoever asks a verdict.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Verdict")]
+pub(crate) struct AskTlsArgs {
     /// The authorities (PEM) that sign the verdict's certificate; without it, those that browsers trust. Read again when
     /// it changes, as the other two
     #[arg(long, value_name = "FILE", env = "TORWART_VERDICT_CA")]
     pub(crate) verdict_ca: Vec<PathBuf>,
 
-    /// The certificate chain (PEM) that this edge shows to the verdict
+    /// The certificate chain (PEM) that is shown to the verdict
     #[arg(long, value_name = "FILE", env = "TORWART_VERDICT_CERT")]
     pub(crate) verdict_cert: Vec<PathBuf>,
 
@@ -197,6 +242,14 @@ pub(crate) struct EdgeArgs {
 pub(crate) struct EdgeAdminArgs {
     /// Where to serve /metrics, /healthz, /readyz and /policy
     #[arg(long, value_name = "ADDR", env = "TORWART_ADMIN_LISTEN", default_value = "127.0.0.1:9900")]
+    pub(crate) admin_listen: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Process")]
+pub(crate) struct OperatorAdminArgs {
+    /// Where to serve /metrics, /healthz and /readyz
+    #[arg(long, value_name = "ADDR", env = "TORWART_ADMIN_LISTEN", default_value = "127.0.0.1:9903")]
     pub(crate) admin_listen: Vec<String>,
 }
 

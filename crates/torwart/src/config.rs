@@ -2,6 +2,7 @@
 
 mod ask;
 mod edge;
+mod operator;
 mod reader;
 mod service;
 mod store;
@@ -13,18 +14,23 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use torwart_edge::{LogAddresses, LogFormat};
+use torwart_operator::follow::Source;
 use tracing::Level;
 
 pub(crate) use self::ask::AskConfig;
 pub(crate) use self::edge::{DrainConfig, EdgeConfig};
+pub(crate) use self::operator::OperatorConfig;
 use self::reader::Reader;
 pub(crate) use self::service::ServiceConfig;
 pub(crate) use self::store::StoreConfig;
 use self::store::usable_path;
 pub(crate) use self::trace::{OtlpEndpoint, TraceConfig};
 pub(crate) use self::values::is_host_name;
-use crate::cli::{EdgeCommandArgs, LogArgs, PolicyArgs, RunArgs, TraceArgs, VerdictCommandArgs};
-use crate::verdict_half::PolicyFiles;
+use crate::cli::{
+    EdgeCommandArgs, LogArgs, OperatorArgs, PolicyArgs, RunArgs, TraceArgs, VerdictCommandArgs,
+};
+use crate::policy_cluster::ClusterPolicy;
+use crate::verdict_half::{PolicyFiles, PolicySource};
 
 /// What is wrong with one flag.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +60,7 @@ pub(crate) struct EdgeCommandConfig {
 /// Everything `torwart verdict` was told, checked.
 #[derive(Debug)]
 pub(crate) struct VerdictCommandConfig {
-    pub(crate) policy: PolicyFiles,
+    pub(crate) policy: PolicySource,
     pub(crate) store: StoreConfig,
     pub(crate) service: ServiceConfig,
     pub(crate) log: LogConfig,
@@ -103,11 +109,18 @@ pub(crate) fn read_verdict(arguments: &VerdictCommandArgs) -> Result<VerdictComm
         );
     }
     let config = VerdictCommandConfig {
-        policy: reader.policy_files(&arguments.policy),
+        policy: reader.policy_source(&arguments.policy),
         store: reader.store(&arguments.store, &arguments.store_flags),
         service: reader.service(&arguments.grpc, &arguments.drain),
         log: reader.log(&arguments.log, &arguments.trace),
     };
+    reader.finish(config)
+}
+
+/// Checks everything; `Err` holds every mistake.
+pub(crate) fn read_operator(arguments: &OperatorArgs) -> Result<OperatorConfig, Vec<Mistake>> {
+    let mut reader = Reader::default();
+    let config = reader.operator(arguments);
     reader.finish(config)
 }
 
@@ -130,11 +143,34 @@ impl fmt::Display for Mistake {
 
 impl Reader {
     fn policy_files(&mut self, arguments: &PolicyArgs) -> PolicyFiles {
+        let state = self.policy_state(arguments);
+        PolicyFiles { paths: self.policy(&arguments.policy), state }
+    }
+
+    /// Files, or one policy of a cluster.
+    fn policy_source(&mut self, arguments: &PolicyArgs) -> PolicySource {
+        let [only] = arguments.policy.as_slice() else {
+            return PolicySource::Files(self.policy_files(arguments));
+        };
+        let Some(name) = only.to_str().and_then(|text| text.strip_prefix("kube:")) else {
+            return PolicySource::Files(self.policy_files(arguments));
+        };
+        let (namespace, gateway) = name.split_once('/').unwrap_or_default();
+        if operator::label(namespace).is_err() || operator::label(gateway).is_err() {
+            let text = "is not kube:NAMESPACE/GATEWAY, as in kube:torwart-system/default";
+            self.mistake("--policy", format!("{} {text}", only.display()));
+        }
+        let state = self.policy_state(arguments);
+        let source = Source { namespace: namespace.to_owned(), gateway: gateway.to_owned() };
+        PolicySource::Cluster(ClusterPolicy { source, state })
+    }
+
+    fn policy_state(&mut self, arguments: &PolicyArgs) -> Option<PathBuf> {
         let state = self.once("--policy-state", &arguments.policy_state).cloned();
         if let Some(Err(text)) = state.as_deref().map(usable_path) {
             self.mistake("--policy-state", text);
         }
-        PolicyFiles { paths: self.policy(&arguments.policy), state }
+        state
     }
 
     fn policy(&mut self, paths: &[PathBuf]) -> Vec<PathBuf> {
@@ -143,8 +179,8 @@ impl Reader {
         }
         for path in paths {
             if path.as_os_str().as_encoded_bytes().starts_with(b"kube:") {
-                let text = "the policy of a cluster is not in this build yet; name files or directories";
-                self.mistake("--policy", format!("{}: {text}", path.display()));
+                let text = "is for `torwart verdict`, alone; name files or directories";
+                self.mistake("--policy", format!("{} {text}", path.display()));
                 continue;
             }
             let readable = if path.is_dir() { path.read_dir().map(drop) } else { File::open(path).map(drop) };

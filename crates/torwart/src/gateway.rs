@@ -62,7 +62,7 @@ impl Gateway {
 
         // Whoever connects is served, with the policy: so it is in force before.
         let by_gateway = config.hostname.is_none().then(|| Arc::clone(edge.edge()));
-        let policy = verdict.serve(Arc::clone(&admin), by_gateway)?;
+        let policy = Box::pin(verdict.serve(Arc::clone(&admin), by_gateway)).await?;
         let edge = edge.serve(Arc::clone(&admin));
         Ok(Self { edge, policy, admin: port.serve(admin)? })
     }

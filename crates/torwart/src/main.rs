@@ -4,7 +4,8 @@
 //!   cli -> config -> run: signals, log, traces
 //!                     |-- run (and demo): gateway ---> edge_half, verdict_half
 //!                     |-- edge:           apart -----> edge_half, gRPC client
-//!                     '-- verdict:        apart -----> verdict_half, gRPC server
+//!                     |-- verdict:        apart -----> verdict_half, gRPC server
+//!                     '-- operator:       operator_process
 //! ```
 
 mod admin;
@@ -17,8 +18,10 @@ mod edge_half;
 mod gateway;
 mod hostname;
 mod open_files;
+mod operator_process;
 mod output;
 mod own_addresses;
+mod policy_cluster;
 mod policy_files;
 mod policy_load;
 mod policy_state;
@@ -70,13 +73,32 @@ fn main() -> ExitCode {
             Ok(_) => refuse("help verdict", unknown, Vec::new()),
             Err(mistakes) => refuse("help verdict", unknown, mistakes),
         },
+        Some(Command::Operator(arguments)) => match config::read_operator(&arguments) {
+            Ok(config) if unknown.is_empty() => run::operator(config),
+            Ok(_) => refuse("help operator", unknown, Vec::new()),
+            Err(mistakes) => refuse("help operator", unknown, mistakes),
+        },
         Some(Command::Check(arguments)) => match config::read_policy_paths(&arguments.policy) {
             Ok(paths) if unknown.is_empty() => check::check(&paths),
             Ok(_) => refuse("help check", unknown, Vec::new()),
             Err(mistakes) => refuse("help check", unknown, mistakes),
         },
+        Some(Command::Crd) if unknown.is_empty() => print_crds(),
+        Some(Command::Crd) => refuse("help crd", unknown, Vec::new()),
         Some(Command::Demo) if unknown.is_empty() => block_on(demo::run()),
         Some(Command::Demo) => refuse("help demo", unknown, Vec::new()),
+    }
+}
+
+fn print_crds() -> ExitCode {
+    let printed = torwart_operator::crd::yaml()
+        .and_then(|text| io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string()));
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("torwart: {error}"));
+            ExitCode::FAILURE
+        }
     }
 }
 

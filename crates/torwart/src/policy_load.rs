@@ -29,6 +29,8 @@ pub(crate) struct Loader {
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) policy: Arc<Policy>,
+    /// The number of its publication; 0 if it comes from files.
+    pub(crate) sequence: u64,
     pub(crate) view: PolicyView,
     pub(crate) mistakes: Vec<String>,
     pub(crate) warnings: Vec<String>,
@@ -91,7 +93,7 @@ impl Loader {
         }
         let view = view(&snapshot, &mistakes);
         self.last = Some(snapshot);
-        Ok(Compiled { policy: Arc::new(policy), view, mistakes, warnings })
+        Ok(Compiled { policy: Arc::new(policy), sequence: 0, view, mistakes, warnings })
     }
 }
 
@@ -126,7 +128,7 @@ fn lines<'f>(findings: impl Iterator<Item = &'f Finding>) -> Vec<String> {
 }
 
 /// What `/policy` says of it.
-fn view(snapshot: &Snapshot, mistakes: &[String]) -> PolicyView {
+pub(crate) fn view(snapshot: &Snapshot, mistakes: &[String]) -> PolicyView {
     let domains: Vec<Value> = snapshot
         .domains
         .iter()
@@ -153,7 +155,7 @@ fn view(snapshot: &Snapshot, mistakes: &[String]) -> PolicyView {
 impl Audience {
     /// Puts the policy in force and tells of it.
     pub(crate) fn announce(&self, compiled: Compiled) {
-        let Compiled { policy, view, mistakes, warnings } = compiled;
+        let Compiled { policy, sequence, view, mistakes, warnings } = compiled;
         for warning in warnings.iter().take(LISTED) {
             tracing::warn!(warning, "policy");
         }
@@ -175,7 +177,7 @@ impl Audience {
             );
         }
         let (revision, domains) = (policy.revision.clone(), policy.domains.len());
-        self.engine.set_policy(policy);
+        self.engine.set_published(policy, sequence);
         self.admin.policy.store(Some(Arc::new(view)));
         self.report(&mistakes);
         if unchanged {
@@ -196,6 +198,21 @@ impl Audience {
                 mistakes,
                 "the policy files can't be used and there is no other policy: until they are mended, all mail is \
                  deferred with 451"
+            );
+        }
+    }
+
+    /// Says that what is published can't be used or can't be had, and why.
+    pub(crate) fn refuse_publication(&self, problem: &str, is_of_policy: bool) {
+        if is_of_policy {
+            self.engine.metrics().policy_load_failed();
+        }
+        if self.engine.policy().is_some() {
+            tracing::error!(problem, "no newer policy from the cluster; the policy in force stays");
+        } else {
+            tracing::error!(
+                problem,
+                "no policy from the cluster and there is no other: until there is, all mail is deferred with 451"
             );
         }
     }

@@ -122,3 +122,9 @@ impl From<ClientError> for StartError {
         Self(vec![error.to_string()])
     }
 }
+
+impl From<torwart_operator::StartError> for StartError {
+    fn from(error: torwart_operator::StartError) -> Self {
+        Self(vec![error.to_string()])
+    }
+}

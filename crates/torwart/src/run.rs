@@ -1,4 +1,4 @@
-//! `torwart run`, `edge` and `verdict`: serving until a signal ends it.
+//! `torwart run`, `edge`, `verdict` and `operator`: serving until a signal ends it.
 //!
 //! | signal | does |
 //! |---|---|
@@ -14,9 +14,10 @@ use torwart_edge::MailLogOptions;
 use torwart_verdict::StoreSpec;
 
 use crate::apart::{EdgeProcess, VerdictProcess};
-use crate::config::{EdgeCommandConfig, LogConfig, RunConfig, VerdictCommandConfig};
+use crate::config::{EdgeCommandConfig, LogConfig, OperatorConfig, RunConfig, VerdictCommandConfig};
 use crate::edge_half::Telling;
 use crate::gateway::{Gateway, Options};
+use crate::operator_process::OperatorProcess;
 use crate::output::Output;
 use crate::process::{self, Service, StartError};
 use crate::telemetry::{self, Traces};
@@ -77,10 +78,20 @@ pub(crate) fn verdict(config: VerdictCommandConfig) -> ExitCode {
     let log = config.log.clone();
     launch("verdict", &log, async |registry| {
         open_files::raise();
-        warn_of_forgetting(&config.policy, &config.store.spec);
-        let policy = PolicySource::Files(config.policy);
-        VerdictProcess::start(policy, config.store, config.service, registry).await
+        match &config.policy {
+            PolicySource::Files(files) => warn_of_forgetting(files, &config.store.spec),
+            PolicySource::Cluster(cluster) if cluster.state.is_none() => tracing::warn!(
+                "without --policy-state FILE a restart without the API server has no policy, and defers all mail with 451"
+            ),
+            PolicySource::Cluster(_) | PolicySource::Text { .. } => {}
+        }
+        VerdictProcess::start(config.policy, config.store, config.service, registry).await
     })
+}
+
+pub(crate) fn operator(config: OperatorConfig) -> ExitCode {
+    let log = config.log.clone();
+    launch("operator", &log, async |registry| OperatorProcess::start(config, registry).await)
 }
 
 fn warn_of_forgetting(policy: &PolicyFiles, store: &StoreSpec) {

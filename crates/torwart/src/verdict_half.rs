@@ -1,10 +1,10 @@
-//! The half of the gateway that answers: policy files, store and engine. `run` and `verdict` have it.
+//! The half of the gateway that answers: policy, store and engine. `run` and `verdict` have it.
 //!
 //! ```text
-//!   policy files -> PolicyWatch -> Loader -> Engine -> store
+//!   policy files -> PolicyWatch -> Loader --+--> Engine -> store
+//!   published ConfigMaps -> ClusterTask ----+
 //! ```
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use torwart_verdict::{Clock, Engine, Store, SystemClock, open_store};
 
 use crate::admin::Admin;
 use crate::config::StoreConfig;
+use crate::policy_cluster::{ClusterPolicy, ClusterTask};
 use crate::policy_files;
 use crate::policy_load::{Audience, Compiled, Loader};
 use crate::policy_state::PolicyState;
@@ -28,6 +29,8 @@ use crate::process::{StartError, WRITE_LIMIT};
 pub(crate) enum PolicySource {
     /// Watched while running.
     Files(PolicyFiles),
+    /// What an operator publishes.
+    Cluster(ClusterPolicy),
     /// Fixed.
     Text { name: String, text: String },
 }
@@ -52,6 +55,17 @@ pub(crate) struct VerdictOptions {
 /// Ready to answer, but nobody has been told of the policy yet.
 pub(crate) struct VerdictHalf {
     engine: Arc<Engine>,
+    clock: Arc<dyn Clock>,
+    origin: Origin,
+}
+
+/// What the policy is read from.
+enum Origin {
+    Files(Box<FromFiles>),
+    Cluster(ClusterPolicy),
+}
+
+struct FromFiles {
     loader: Loader,
     first: Result<Compiled, Vec<String>>,
     paths: Vec<PathBuf>,
@@ -59,8 +73,13 @@ pub(crate) struct VerdictHalf {
     seen: u64,
 }
 
-/// The thread that keeps the policy in step with its files.
-pub(crate) struct PolicyTask(Option<PolicyWatch>);
+/// What keeps the policy in step with where it comes from.
+pub(crate) enum PolicyTask {
+    Fixed,
+    /// A thread.
+    Files(PolicyWatch),
+    Cluster(ClusterTask),
+}
 
 // === impl VerdictHalf ===
 
@@ -74,30 +93,38 @@ impl VerdictHalf {
     ) -> Result<Self, StartError> {
         let VerdictOptions { policy, store, smtp_listen, own_addresses } = options;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (files, PolicyFiles { paths, state }) = match policy {
-            PolicySource::Files(files) => (None, files),
+        let (text, files) = match policy {
+            PolicySource::Files(files) => (None, Ok(files)),
             PolicySource::Text { name, text } => {
-                (Some(SourceFile { name, content: Ok(text) }), PolicyFiles { paths: Vec::new(), state: None })
+                let files = PolicyFiles { paths: Vec::new(), state: None };
+                (Some(SourceFile { name, content: Ok(text) }), Ok(files))
             }
+            PolicySource::Cluster(cluster) => (None, Err(cluster)),
         };
-        let state = state.map(PolicyState::at).or_else(|| PolicyState::beside(&store.spec));
-        let mut loader = Loader::new(smtp_listen, Arc::clone(&clock), state);
-        let seen = policy_files::fingerprint(&paths);
-        let files = files.map_or_else(|| policy_files::read(&paths), |file| vec![file]);
-        let first = loader.load(files);
-        if let (Err(mistakes), false) = (&first, without_policy) {
-            return Err(StartError(mistakes.clone()));
-        }
+        let origin = match files {
+            Ok(PolicyFiles { paths, state }) => {
+                let state = state.map(PolicyState::at).or_else(|| PolicyState::beside(&store.spec));
+                let mut loader = Loader::new(smtp_listen, Arc::clone(&clock), state);
+                let seen = policy_files::fingerprint(&paths);
+                let files = text.map_or_else(|| policy_files::read(&paths), |file| vec![file]);
+                let first = loader.load(files);
+                if let (Err(mistakes), false) = (&first, without_policy) {
+                    return Err(StartError(mistakes.clone()));
+                }
+                Origin::Files(Box::new(FromFiles { loader, first, paths, seen }))
+            }
+            Err(cluster) => Origin::Cluster(cluster),
+        };
         let (key_files, store_timeout) = (store.key_files.clone(), store.timeout);
         let options = torwart_verdict::Options {
             store: open(store, Arc::clone(&clock)).await?,
-            clock,
+            clock: Arc::clone(&clock),
             key_files,
             store_timeout,
             own_addresses,
         };
         let engine = Arc::new(Engine::start(options, registry).await?);
-        Ok(Self { engine, loader, first, paths, seen })
+        Ok(Self { engine, clock, origin })
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -106,27 +133,35 @@ impl VerdictHalf {
 
     /// The MailGateway's.
     pub(crate) fn hostname(&self) -> Option<Arc<str>> {
-        self.first.as_ref().ok().map(|compiled| Arc::clone(&compiled.policy.gateway.hostname))
+        let Origin::Files(files) = &self.origin else { return None };
+        files.first.as_ref().ok().map(|compiled| Arc::clone(&compiled.policy.gateway.hostname))
     }
 
     /// Puts the policy in force and follows its files. `edge` goes by the MailGateway's hostname. To be called once
     /// every port is bound: what is kept for the next run is that of the process that serves.
-    pub(crate) fn serve(
+    pub(crate) async fn serve(
         self,
         admin: Arc<Admin>,
         edge: Option<Arc<torwart_edge::Edge>>,
-    ) -> io::Result<PolicyTask> {
-        let Self { engine, mut loader, first, paths, seen } = self;
+    ) -> Result<PolicyTask, StartError> {
+        let Self { engine, clock, origin } = self;
         let audience = Audience { engine, admin, edge };
+        let FromFiles { mut loader, first, paths, seen } = match origin {
+            Origin::Files(files) => *files,
+            Origin::Cluster(cluster) => {
+                let task = ClusterTask::start(cluster, audience, clock).await?;
+                return Ok(PolicyTask::Cluster(task));
+            }
+        };
         take(&audience, &mut loader, first);
         if paths.is_empty() {
-            return Ok(PolicyTask(None));
+            return Ok(PolicyTask::Fixed);
         }
         let on_change = move |files| {
             let loaded = loader.load(files);
             take(&audience, &mut loader, loaded);
         };
-        Ok(PolicyTask(Some(PolicyWatch::start(paths, seen, on_change)?)))
+        Ok(PolicyTask::Files(PolicyWatch::start(paths, seen, on_change)?))
     }
 }
 
@@ -153,15 +188,23 @@ async fn open(store: StoreConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store
 impl PolicyTask {
     /// Reads everything again. Returns at once.
     pub(crate) fn reload(&self) {
-        if let Some(watch) = &self.0 {
-            watch.reload();
+        match self {
+            Self::Fixed => {}
+            Self::Files(watch) => watch.reload(),
+            Self::Cluster(task) => task.reload(),
         }
     }
 
-    /// Ends the thread, and what is remembered is written.
+    /// Ends it, and what is remembered is written.
     pub(crate) async fn stop(self) {
-        if let Some(watch) = self.0 {
-            let _ = timeout(WRITE_LIMIT, spawn_blocking(move || watch.stop())).await;
+        match self {
+            Self::Fixed => {}
+            Self::Files(watch) => {
+                let _ = timeout(WRITE_LIMIT, spawn_blocking(move || watch.stop())).await;
+            }
+            Self::Cluster(task) => {
+                let _ = timeout(WRITE_LIMIT, task.stop()).await;
+            }
         }
     }
 }

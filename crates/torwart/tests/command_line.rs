@@ -104,7 +104,7 @@ fn each_mistake_is_named_with_its_flag() {
         ("--store rediss://h --store-ca /nowhere/ca", &["--store-ca: /nowhere/ca can't be read"]),
         (
             "--policy kube:torwart-system/default",
-            &["--policy: kube:torwart-system/default: the policy of a cluster"],
+            &["--policy: kube:torwart-system/default is for `torwart verdict`, alone; name files"],
         ),
         ("--trace-sample-ratio 1.5", &["--trace-sample-ratio: \"1.5\" is not a number from 0 to 1"]),
         ("--trace-sample-ratio=-0.1", &["--trace-sample-ratio: \"-0.1\" is not"]),
@@ -236,13 +236,27 @@ fn each_mistake_of_a_verdict_is_named_with_its_flag() {
         assert_mistakes(&format!("verdict --policy {text} --store memory {flags}"), &[], expected);
     }
     assert_mistakes("verdict", &[], &["--policy: is needed", "--store: is needed"]);
+    let form = "is not kube:NAMESPACE/GATEWAY, as in kube:torwart-system/default";
+    for name in ["", "default", "/default", "torwart-system/", "a/b/c", "A/b", "a.b/c", "a/-b"] {
+        let expected = format!("--policy: kube:{name} {form}");
+        assert_mistakes(&format!("verdict --policy kube:{name} --store memory"), &[], &[&expected]);
+    }
+    // One policy, and from one place.
+    let alone = "is for `torwart verdict`, alone";
+    let first = format!("--policy: kube:torwart-system/default {alone}");
+    let both = format!("verdict --policy kube:torwart-system/default,{text} --store memory");
+    assert_mistakes(&both, &[], &[&first]);
+    let both = "verdict --policy kube:torwart-system/default,kube:torwart-system/other --store memory";
+    assert_mistakes(both, &[], &[&first, &format!("--policy: kube:torwart-system/other {alone}")]);
     assert_mistakes(
-        "verdict --policy kube:torwart-system/default --store x",
+        "verdict --policy kube:torwart-system/default --policy-state /nowhere/at/all --store x",
         &[],
-        &[
-            "--policy: kube:torwart-system/default: the policy of a cluster is not in this build",
-            "--store: is neither",
-        ],
+        &["--policy-state: ", "--store: is neither"],
+    );
+    assert_mistakes(
+        "check --policy kube:torwart-system/default",
+        &[],
+        &["--policy: kube:torwart-system/default is for"],
     );
 }
 
@@ -329,7 +343,7 @@ fn a_password_is_never_shown() {
 
 #[test]
 fn what_is_no_subcommand_is_refused() {
-    for line in ["", "walk", "--fast", "operator --namespace x"] {
+    for line in ["", "walk", "--fast"] {
         assert_eq!(torwart(line, &[]).status.code(), Some(2), "{line}");
     }
 }

@@ -12,7 +12,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ enum Asked<'a, T> {
 /// Answers the edge's questions by the policy in force.
 pub struct Engine {
     policy: ArcSwapOption<Policy>,
+    /// Held while a policy is put in force.
+    changing: Mutex<()>,
     retired: RetiredRoutes,
     store: Arc<dyn Store>,
     store_timeout: Duration,
@@ -114,6 +116,7 @@ impl Engine {
         let _connected = tokio::time::timeout(CONNECT_TIMEOUT, store.connected()).await;
         Ok(Self {
             policy: ArcSwapOption::empty(),
+            changing: Mutex::default(),
             retired: RetiredRoutes::default(),
             store,
             store_timeout,
@@ -126,15 +129,21 @@ impl Engine {
         })
     }
 
-    /// Puts a policy in force, at once and for all questions from now on. Routes of the one before can still be
-    /// fetched while sessions that were told of them last.
+    /// Puts a policy in force that comes from files; see [`set_published`](Self::set_published).
     pub fn set_policy(&self, policy: Arc<Policy>) {
+        self.set_published(policy, 0);
+    }
+
+    /// Puts a policy in force, at once and for all questions from now on. Routes of the one before can still be
+    /// fetched while sessions that were told of them last. `sequence` is the number of its publication.
+    pub fn set_published(&self, policy: Arc<Policy>, sequence: u64) {
+        let _one_after_the_other = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.metrics.policy_loaded(&policy.revision);
         let before = self.policy.swap(Some(Arc::clone(&policy)));
         if let Some(before) = before {
             self.retired.retire(&before, &policy, self.clock.now());
         }
-        self.status.policy_changed(|| self.policy(), self.clock.now());
+        self.status.policy_changed(|| self.policy(), sequence, self.clock.now());
     }
 
     /// The policy in force; `None` before the first.

@@ -43,7 +43,7 @@ pub(crate) fn postmaster(policy: &Policy, now: i64) -> Option<FieldError> {
             ),
         },
     };
-    Some(FieldError { path: "spec.postmaster".to_owned(), message })
+    Some(FieldError::new("spec.postmaster", message))
 }
 
 fn ranges(ranges: &[IpRange], now: i64, warnings: &mut Vec<FieldError>) {
@@ -113,7 +113,7 @@ fn greylisting(path: &str, value: Option<&Greylisting>, warnings: &mut Vec<Field
 }
 
 fn warn(warnings: &mut Vec<FieldError>, path: String, message: impl Into<String>) {
-    warnings.push(FieldError { path, message: message.into() });
+    warnings.push(FieldError::new(path, message));
 }
 
 #[cfg(test)]

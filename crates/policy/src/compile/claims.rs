@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use torwart_api::{ObjectRef, Time};
 
-use super::FieldError;
+use super::{Cause, FieldError};
 use crate::domains::DomainPattern;
 
 /// All claims of one compilation.
@@ -131,7 +131,10 @@ impl<F> Claims<F> {
                     // What stood in its way stood in somebody else's way too, and fell back itself.
                     let message =
                         "wants domains that others gave up only now; it will be tried again".to_owned();
-                    conflicts.push(FieldError { path: "spec.domains".to_owned(), message });
+                    conflicts.push(FieldError {
+                        cause: Cause::DomainConflict,
+                        ..FieldError::new("spec.domains", message)
+                    });
                 }
                 let form = match fallen.remove(&index) {
                     Some(form) => form,
@@ -255,7 +258,7 @@ impl<F> Claims<F> {
         } else {
             format!("is {pattern}, which overlaps with {theirs} of {other} in another namespace")
         };
-        Some(FieldError { path: path.to_owned(), message })
+        Some(FieldError { cause: Cause::DomainConflict, ..FieldError::new(path, message) })
     }
 }
 

@@ -1,8 +1,9 @@
 //! `MailDomain.spec`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use torwart_api::limits::{MAX_DOMAINS, MAX_HOST};
 use torwart_api::{
     Checks, GreylistIdentity, Greylisting, Limits, MailDomain, ObjectRef, Scoring, StoreFailure,
@@ -14,7 +15,7 @@ use super::{Errors, FieldError, defaults, lists, merge, route, scores};
 use crate::domains::DomainPattern;
 use crate::inputs::{Inputs, Tenancy};
 use crate::model;
-use crate::snapshot::{digest, to_value};
+use crate::snapshot::{Resolved, digest, to_value};
 
 /// What a MailDomain is compiled against.
 pub(crate) struct DomainContext<'c> {
@@ -28,13 +29,17 @@ pub(crate) struct CompiledDomain {
     pub(crate) patterns: Vec<(DomainPattern, String)>,
     pub(crate) domain: model::Domain,
     pub(crate) route: Route,
-    /// What its references led to, for the snapshot; `Null` if it has none.
-    pub(crate) resolved: Value,
+    /// What its references lead to, for the snapshot; `None` if it has none.
+    pub(crate) resolved: Option<Arc<Resolved>>,
+    /// References that lead nowhere by now. What they led to before stands for them.
+    pub(crate) unresolved: Vec<FieldError>,
 }
 
 /// Why a MailDomain is not accepted.
 pub(crate) struct Refused {
     pub(crate) errors: Vec<FieldError>,
+    /// References that lead nowhere; if there are no errors beside, these are why.
+    pub(crate) unresolved: Vec<FieldError>,
     /// False if its namespace lost the permission: then its last form goes too.
     pub(crate) permitted: bool,
 }
@@ -60,7 +65,7 @@ impl DomainContext<'_> {
         let patterns = read_patterns(&spec.domains, &mut errors);
         let refusals = self.gateway.tenants.refuse_domains(&self.inputs.tenancy, namespace, &patterns);
         let permitted = refusals.is_empty();
-        refusals.into_iter().for_each(|FieldError { path, message }| errors.add(path, message));
+        refusals.into_iter().for_each(|refusal| errors.push(refusal));
 
         let greylisting = merge::greylisting(spec.greylisting.as_ref(), &self.gateway.greylisting);
         let checks = merge::checks(spec.checks.as_ref(), &self.gateway.checks);
@@ -79,8 +84,9 @@ impl DomainContext<'_> {
         if spec.limits.is_some() {
             scores::limits("spec.limits", &limits, &mut errors);
         }
-        let route::CompiledRoute { route, resolved } =
-            route::compile(self, namespace, &spec.route, &mut errors);
+        let last = self.inputs.last.as_ref().and_then(|last| last.resolutions.get(object));
+        let route::CompiledRoute { route, resolved, unresolved, usable } =
+            route::compile(self, namespace, last.map(|last| &**last), &spec.route, &mut errors);
         let enforcement = lists::enforcement(spec.enforcement);
         let message_policy = if spec.checks.is_none() && spec.scoring.is_none() {
             self.gateway.message_policy
@@ -101,10 +107,14 @@ impl DomainContext<'_> {
             max_recipients: limits.recipients.unwrap_or_default(),
         };
         let errors = errors.into_inner();
-        if errors.is_empty() {
-            Ok(CompiledDomain { patterns, domain, route, resolved })
+        if errors.is_empty() && usable {
+            let resolved = match last.filter(|last| ***last == resolved) {
+                Some(last) => Some(last.clone()),
+                None => (resolved != Resolved::default()).then(|| Arc::new(resolved)),
+            };
+            Ok(CompiledDomain { patterns, domain, route, resolved, unresolved })
         } else {
-            Err(Refused { errors, permitted })
+            Err(Refused { errors, unresolved, permitted })
         }
     }
 

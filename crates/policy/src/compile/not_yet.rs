@@ -101,7 +101,7 @@ impl NotYet {
     fn walk(&self, value: &Value, rest: &str, path: &mut String, warnings: &mut Vec<FieldError>) {
         if rest.is_empty() {
             if !self.unless.contains(&value.to_string().as_str()) {
-                warnings.push(FieldError { path: path.clone(), message: self.message.to_owned() });
+                warnings.push(FieldError::new(path.clone(), self.message));
             }
             return;
         }

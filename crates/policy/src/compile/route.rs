@@ -9,17 +9,35 @@ use torwart_api::{ClientIdentity, Protocol, ServiceRef, SoftBounce, TlsMode};
 use torwart_core as core;
 
 use super::domain::DomainContext;
-use super::{Errors, defaults};
+use super::{Cause, Errors, FieldError, defaults};
 use crate::domains::{ascii_name, is_below};
 use crate::inputs::{ServiceKey, Tenancy};
-use crate::snapshot::digest;
+use crate::snapshot::{Resolved, digest};
 
 /// A route, and what its references led to.
 pub(crate) struct CompiledRoute {
     pub(crate) route: core::Route,
-    /// For the snapshot; `Null` if there was nothing to resolve.
-    pub(crate) resolved: Value,
+    /// What its references lead to, for the snapshot.
+    pub(crate) resolved: Resolved,
+    /// References that lead nowhere by now.
+    pub(crate) unresolved: Vec<FieldError>,
+    /// False if one leads nowhere and never led anywhere.
+    pub(crate) usable: bool,
 }
+
+/// The references of one object.
+struct References<'r> {
+    context: &'r DomainContext<'r>,
+    namespace: &'r str,
+    /// What they led to in the last snapshot.
+    last: Option<&'r Resolved>,
+    resolved: Resolved,
+    unresolved: Vec<FieldError>,
+    usable: bool,
+}
+
+/// Longest `ca.crt`, in bytes: a few dozen certificates.
+const MOST_AUTHORITY: usize = 64 << 10;
 
 /// A mail server, found.
 struct Target {
@@ -32,10 +50,11 @@ struct Target {
 pub(crate) fn compile(
     context: &DomainContext<'_>,
     namespace: &str,
+    last: Option<&Resolved>,
     route: &torwart_api::Route,
     errors: &mut Errors,
 ) -> CompiledRoute {
-    let mut resolved = serde_json::Map::new();
+    let mut references = References::new(context, namespace, last);
     let protocol = route.protocol.unwrap_or(Protocol::Smtp);
     errors.check_length("spec.route.upstreams", &route.upstreams, MAX_UPSTREAMS);
     if route.upstreams.is_empty() {
@@ -58,13 +77,9 @@ pub(crate) fn compile(
                 format!("is {max_connections}; it must be from 1 to {}", defaults::MOST_CONNECTIONS),
             );
         }
-        let Some(Target { host, port, address }) = find(context, namespace, &at, upstream, protocol, errors)
-        else {
+        let Some(Target { host, port, .. }) = find(&mut references, &at, upstream, protocol, errors) else {
             continue;
         };
-        if upstream.service.is_some() {
-            resolved.insert(at, json!({ "host": host.to_string(), "port": port, "address": address }));
-        }
         upstreams.push(core::Upstream {
             host,
             port,
@@ -73,7 +88,7 @@ pub(crate) fn compile(
             max_connections,
         });
     }
-    let tls = compile_tls(context, namespace, route.tls.as_ref(), &mut resolved, errors);
+    let tls = compile_tls(&mut references, route.tls.as_ref(), errors);
     let mut compiled = core::Route {
         digest: core::RouteDigest([0; 16]),
         protocol: match protocol {
@@ -95,8 +110,8 @@ pub(crate) fn compile(
         },
     };
     compiled.digest = core::RouteDigest(digest(&canonical(&compiled)));
-    let resolved = if resolved.is_empty() { Value::Null } else { Value::Object(resolved) };
-    CompiledRoute { route: compiled, resolved }
+    let References { resolved, unresolved, usable, .. } = references;
+    CompiledRoute { route: compiled, resolved, unresolved, usable }
 }
 
 /// Everything that makes one route another one. The order of upstreams of one priority is part of it.
@@ -119,8 +134,7 @@ fn canonical(route: &core::Route) -> Value {
 }
 
 fn find(
-    context: &DomainContext<'_>,
-    namespace: &str,
+    references: &mut References<'_>,
     at: &str,
     upstream: &torwart_api::Upstream,
     protocol: Protocol,
@@ -148,9 +162,10 @@ fn find(
             if upstream.port.is_some() {
                 errors.add(format!("{at}.port"), "goes with host; a service has its own port field");
             }
-            resolve_service(context, namespace, at, service, errors)?
+            references.resolve_service(at, service, protocol, errors)?
         }
     };
+    let References { context, namespace, .. } = *references;
     let refusal = match (&target.host, target.address) {
         (core::Host::Address(ip), _) => refuse_address(context, *ip, target.port),
         (core::Host::Name(_), Some(ip)) => refuse_address(context, ip, target.port),
@@ -164,7 +179,10 @@ fn find(
         && let Some(message) =
             context.gateway.tenants.refuse_upstream(&context.inputs.tenancy, namespace, &target.host)
     {
-        errors.add(format!("{at}.host"), message);
+        errors.push(FieldError {
+            cause: Cause::UpstreamNotPermitted,
+            ..FieldError::new(format!("{at}.host"), message)
+        });
     }
     Some(target)
 }
@@ -188,32 +206,6 @@ fn read_host(text: &str) -> Result<core::Host, String> {
         Ok(name) => Ok(core::Host::Name(name.into())),
         Err(error) => Err(format!("is {text:?}; it {error}")),
     }
-}
-
-fn resolve_service(
-    context: &DomainContext<'_>,
-    namespace: &str,
-    at: &str,
-    service: &ServiceRef,
-    errors: &mut Errors,
-) -> Option<Target> {
-    if matches!(context.inputs.tenancy, Tenancy::Administrator) {
-        errors.add(
-            format!("{at}.service"),
-            "needs the operator, which knows the Services of a cluster; in a file give host and port",
-        );
-        return None;
-    }
-    let port = service.port.as_ref().map(ToString::to_string).unwrap_or_default();
-    let key = ServiceKey { namespace: namespace.to_owned(), name: service.name.clone(), port };
-    let Some(found) = context.inputs.resolutions.services.get(&key) else {
-        let port = if key.port.is_empty() { String::new() } else { format!(" with a port {}", key.port) };
-        errors
-            .add(format!("{at}.service"), format!("there is no Service {namespace}/{}{port}", service.name));
-        return None;
-    };
-    let host = read_host(&found.host).map_err(|message| errors.add(format!("{at}.service"), message)).ok()?;
-    Some(Target { host, port: found.port, address: found.address })
 }
 
 /// Addresses that no upstream can have, whoever asks.
@@ -246,10 +238,8 @@ fn refuse_name(context: &DomainContext<'_>, name: &str, port: u16) -> Option<Str
 }
 
 fn compile_tls(
-    context: &DomainContext<'_>,
-    namespace: &str,
+    references: &mut References<'_>,
     tls: Option<&torwart_api::UpstreamTls>,
-    resolved: &mut serde_json::Map<String, Value>,
     errors: &mut Errors,
 ) -> core::UpstreamTls {
     let tls = tls.cloned().unwrap_or_default();
@@ -267,25 +257,8 @@ fn compile_tls(
             .map_err(|error| errors.add("spec.route.tls.serverName", format!("is {name:?}; it {error}")))
             .ok()
     });
-    let mut ca = None;
-    if let Some(reference) = tls.ca_ref.filter(|reference| !reference.name.is_empty()) {
-        if matches!(context.inputs.tenancy, Tenancy::Administrator) {
-            errors.add(
-                "spec.route.tls.caRef",
-                "needs the operator, which reads ConfigMaps; files have no caRef",
-            );
-        } else {
-            let key = format!("{namespace}/{}", reference.name);
-            match context.inputs.resolutions.authorities.get(&key) {
-                Some(pem) => {
-                    resolved.insert("spec.route.tls.caRef".to_owned(), json!(pem));
-                    ca = Some(Arc::from(pem.as_str()));
-                }
-                None => errors
-                    .add("spec.route.tls.caRef", format!("there is no ConfigMap {key} with a ca.crt in it")),
-            }
-        }
-    }
+    let ca = tls.ca_ref.filter(|reference| !reference.name.is_empty());
+    let ca = ca.and_then(|reference| references.resolve_authority(&reference.name, errors));
     core::UpstreamTls {
         mode: match mode {
             TlsMode::Disabled => core::TlsMode::Disabled,
@@ -295,5 +268,99 @@ fn compile_tls(
         implicit,
         server_name: server_name.map(Into::into),
         ca,
+    }
+}
+
+// === impl References ===
+
+impl<'r> References<'r> {
+    fn new(context: &'r DomainContext<'r>, namespace: &'r str, last: Option<&'r Resolved>) -> Self {
+        Self { context, namespace, last, resolved: Resolved::default(), unresolved: Vec::new(), usable: true }
+    }
+
+    fn resolve_service(
+        &mut self,
+        at: &str,
+        service: &ServiceRef,
+        protocol: Protocol,
+        errors: &mut Errors,
+    ) -> Option<Target> {
+        let inputs = self.context.inputs;
+        let path = format!("{at}.service");
+        if matches!(inputs.tenancy, Tenancy::Administrator) {
+            let message =
+                "needs the operator, which knows the Services of a cluster; in a file give host and port";
+            errors.add(path, message);
+            return None;
+        }
+        let port = service.port.as_ref().map(ToString::to_string).unwrap_or_default();
+        let lmtp = protocol == Protocol::Lmtp;
+        let short = match (port.as_str(), lmtp) {
+            ("", true) => format!("{}/lmtp", service.name),
+            ("", false) => format!("{}/smtp", service.name),
+            (port, _) => format!("{}:{port}", service.name),
+        };
+        let key = ServiceKey { namespace: self.namespace.to_owned(), name: service.name.clone(), port, lmtp };
+        let before = self.last.and_then(|last| last.services.get(&short));
+        let found = match (inputs.resolutions.services.get(&key), inputs.resolutions.refused.get(&key)) {
+            (Some(found), _) => Some(found),
+            (None, Some(refusal)) => {
+                // It leads somewhere, only not where it led before.
+                self.miss(Cause::ServiceNotFound, path.clone(), refusal.clone(), false);
+                None
+            }
+            (None, None) => {
+                let port =
+                    if key.port.is_empty() { String::new() } else { format!(" with a port {}", key.port) };
+                let message = format!("there is no Service {}/{}{port}", self.namespace, service.name);
+                self.miss(Cause::ServiceNotFound, path.clone(), message, before.is_some());
+                before
+            }
+        }?;
+        let host = read_host(&found.host).map_err(|message| errors.add(path, message)).ok()?;
+        self.resolved.services.insert(short, found.clone());
+        Some(Target { host, port: found.port, address: found.address })
+    }
+
+    fn resolve_authority(&mut self, name: &str, errors: &mut Errors) -> Option<Arc<str>> {
+        let inputs = self.context.inputs;
+        let path = "spec.route.tls.caRef";
+        if matches!(inputs.tenancy, Tenancy::Administrator) {
+            errors.add(path, "needs the operator, which reads ConfigMaps; files have no caRef");
+            return None;
+        }
+        let key = format!("{}/{name}", self.namespace);
+        let before = self.last.and_then(|last| last.authorities.get(name));
+        let present = inputs.resolutions.authorities.get(&key);
+        let pem: Arc<str> = match present {
+            // What stands in one ConfigMap is published with each object that names it.
+            Some(pem) if pem.len() > MOST_AUTHORITY => {
+                let message = format!(
+                    "the ca.crt of ConfigMap {key} has {} bytes; there can be {MOST_AUTHORITY}",
+                    pem.len()
+                );
+                self.miss(Cause::AuthorityNotFound, path.to_owned(), message, before.is_some());
+                before?.clone()
+            }
+            Some(pem) => match before.filter(|before| ***before == **pem) {
+                Some(before) => before.clone(),
+                None => pem.as_str().into(),
+            },
+            None => {
+                let message = format!("there is no ConfigMap {key} with a ca.crt in it");
+                self.miss(Cause::AuthorityNotFound, path.to_owned(), message, before.is_some());
+                before?.clone()
+            }
+        };
+        self.resolved.authorities.insert(name.to_owned(), pem.clone());
+        Some(pem)
+    }
+
+    /// Notes a reference that leads nowhere. In a published snapshot all lead where they led.
+    fn miss(&mut self, cause: Cause, path: String, message: String, holds_on: bool) {
+        self.usable &= holds_on;
+        if !(holds_on && matches!(self.context.inputs.tenancy, Tenancy::Published)) {
+            self.unresolved.push(FieldError { path, message, cause });
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether numbers make sense together: greylisting, checks, scoring, limits. All are given with every default in
 //! them; `path` says where the author would look.
 
-use torwart_api::limits::{MAX_DNS_LISTS, MAX_EXEMPT_RECIPIENTS, MAX_TRUSTED_SEALERS};
+use torwart_api::limits::{MAX_AUTO_PASS_AFTER, MAX_DNS_LISTS, MAX_EXEMPT_RECIPIENTS, MAX_TRUSTED_SEALERS};
 use torwart_api::{Checks, Greylisting, Limits, Scoring};
 
 use super::{Errors, defaults};
@@ -37,6 +37,12 @@ pub(crate) fn greylisting(path: &str, value: &Greylisting, errors: &mut Errors) 
                 format!("is {length}; it must be from {} to {}", allowed.start(), allowed.end()),
             );
         }
+    }
+    if let Some(after) = value.auto_pass_after.filter(|after| *after > MAX_AUTO_PASS_AFTER) {
+        errors.add(
+            format!("{path}.autoPassAfter"),
+            format!("is {after}; it can be {MAX_AUTO_PASS_AFTER} at most"),
+        );
     }
     let exempt = value.exempt_recipients.as_deref().unwrap_or_default();
     errors.check_length(&format!("{path}.exemptRecipients"), exempt, MAX_EXEMPT_RECIPIENTS);

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use torwart_api::limits::{MAX_TENANT_ENTRIES, MAX_TENANTS};
+use torwart_api::limits::{MAX_SELECTOR_TERMS, MAX_TENANT_ENTRIES, MAX_TENANTS};
 use torwart_api::{LabelSelector, LabelSelectorOperator, Tenant};
 use torwart_core::Host;
 
-use super::{Errors, FieldError};
+use super::{Cause, Errors, FieldError};
 use crate::domains::{DomainPattern, is_below};
 use crate::inputs::Tenancy;
 use crate::ranges::canonical_net;
@@ -89,7 +89,10 @@ impl Tenants {
             let gateway = &self.gateway;
             let message =
                 format!("the namespace {namespace} has no entry in spec.tenants of MailGateway {gateway}");
-            return vec![FieldError { path: "metadata.namespace".to_owned(), message }];
+            return vec![FieldError {
+                cause: Cause::NamespaceNotPermitted,
+                ..FieldError::new("metadata.namespace", message)
+            }];
         }
         domains
             .iter()
@@ -98,6 +101,7 @@ impl Tenants {
             })
             .map(|(pattern, path)| FieldError {
                 path: path.clone(),
+                cause: Cause::DomainNotPermitted,
                 message: format!(
                     "is {pattern}, which the namespace {namespace} is not granted in spec.tenants"
                 ),
@@ -136,7 +140,7 @@ fn is_own_service(name: &str, namespace: &str) -> bool {
 /// The labels of a namespace that is not the administrator's.
 fn tenant_labels<'t>(tenancy: &'t Tenancy, namespace: &str) -> Option<Option<&'t BTreeMap<String, String>>> {
     match tenancy {
-        Tenancy::Administrator => None,
+        Tenancy::Administrator | Tenancy::Published => None,
         Tenancy::Cluster { operator_namespace, .. } if operator_namespace == namespace => None,
         Tenancy::Cluster { namespaces, .. } => Some(namespaces.get(namespace)),
     }
@@ -158,6 +162,14 @@ fn read_grants(path: &str, texts: &[String], errors: &mut Errors) -> Vec<Grant> 
 }
 
 fn check_selector(at: &str, selector: &LabelSelector, errors: &mut Errors) {
+    let at_selector = format!("{at}.namespaceSelector");
+    let labels: Vec<&String> = selector.match_labels.keys().collect();
+    errors.check_length(&format!("{at_selector}.matchLabels"), &labels, MAX_SELECTOR_TERMS);
+    errors.check_length(
+        &format!("{at_selector}.matchExpressions"),
+        &selector.match_expressions,
+        MAX_SELECTOR_TERMS,
+    );
     for (index, expression) in selector.match_expressions.iter().enumerate() {
         let path = format!("{at}.namespaceSelector.matchExpressions[{index}].values");
         match (expression.operator, expression.values.is_empty()) {

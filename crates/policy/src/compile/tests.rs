@@ -2,7 +2,7 @@
 
 mod claims;
 mod deferred;
-mod tenancy;
+pub(crate) mod tenancy;
 
 use proptest::prelude::*;
 use torwart_api::yaml;

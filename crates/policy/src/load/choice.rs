@@ -87,10 +87,8 @@ fn winner(
 
 fn taken(object: &ObjectRef, winner: &Entry) -> FieldError {
     let position = winner.document.locate("metadata.name");
-    FieldError {
-        path: "metadata.name".to_owned(),
-        message: format!("{object} stands in {}:{position} already; rename or remove this one", winner.file),
-    }
+    let message = format!("{object} stands in {}:{position} already; rename or remove this one", winner.file);
+    FieldError::new("metadata.name", message)
 }
 
 // === impl Chosen ===

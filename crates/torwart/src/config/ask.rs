@@ -5,7 +5,7 @@ use torwart_proto::tls::{ClientTls, ClientTlsFiles};
 
 use super::reader::Reader;
 use super::values::is_host_name;
-use crate::cli::AskArgs;
+use crate::cli::{AskArgs, AskTlsArgs};
 
 #[derive(Debug)]
 pub(crate) struct AskConfig {
@@ -33,26 +33,29 @@ impl Reader {
                 Err(error) => self.mistake(flag, error.to_string()),
             }
         }
+        let server_name = self.server_name(&arguments.tls);
+        let tls = self.ask_tls(&arguments.tls, &urls, &server_name);
+        AskConfig { urls, tls, server_name }
+    }
+
+    pub(super) fn server_name(&mut self, arguments: &AskTlsArgs) -> String {
         let server_name = |text: &str| match is_host_name(text) {
             true => Ok(text.to_owned()),
             false => Err("is not a host name, as in torwart-verdict".to_owned()),
         };
         let server_name = self.parsed("--verdict-server-name", &arguments.verdict_server_name, server_name);
-        let server_name = server_name.unwrap_or_else(|| SERVER_NAME.to_owned());
-        let tls = self.ask_tls(arguments, &urls, &server_name);
-        AskConfig { urls, tls, server_name }
+        server_name.unwrap_or_else(|| SERVER_NAME.to_owned())
     }
 
     /// Encrypted if a URL or a file says so. Which certificates are trusted is never left to chance: without an
     /// authority there must be a name that the public ones can have signed.
     fn ask_tls(
         &mut self,
-        arguments: &AskArgs,
+        arguments: &AskTlsArgs,
         urls: &[VerdictUrl],
         server_name: &str,
     ) -> Option<ClientTlsFiles> {
-        let AskArgs { verdict_ca, verdict_cert, verdict_key, .. } = arguments;
-        let before = self.mistakes.len();
+        let AskTlsArgs { verdict_ca, verdict_cert, verdict_key, .. } = arguments;
         let there_is = |scheme: Scheme| urls.iter().any(|url| url.scheme == scheme);
         let files = [
             ("--verdict-ca", !verdict_ca.is_empty()),
@@ -69,6 +72,19 @@ impl Reader {
                 self.mistake("--verdict", format!("{text} {}; write https://", of_tls.join(", ")));
             }
         }
+        self.client_tls(arguments, encrypted, server_name, "https:// or --verdict-ca")
+    }
+
+    /// The files, if it is `encrypted`. `how` says what makes it so.
+    pub(super) fn client_tls(
+        &mut self,
+        arguments: &AskTlsArgs,
+        encrypted: bool,
+        server_name: &str,
+        how: &str,
+    ) -> Option<ClientTlsFiles> {
+        let AskTlsArgs { verdict_ca, verdict_cert, verdict_key, .. } = arguments;
+        let before = self.mistakes.len();
         self.needs("--verdict-cert", !verdict_cert.is_empty(), "--verdict-key", !verdict_key.is_empty());
         self.needs("--verdict-key", !verdict_key.is_empty(), "--verdict-cert", !verdict_cert.is_empty());
         let files = ClientTlsFiles {
@@ -77,7 +93,7 @@ impl Reader {
             key: self.file("--verdict-key", verdict_key),
         };
         let named = server_name != SERVER_NAME;
-        self.needs("--verdict-server-name", named, "https:// or --verdict-ca", encrypted);
+        self.needs("--verdict-server-name", named, how, encrypted);
         if !encrypted {
             return None;
         }

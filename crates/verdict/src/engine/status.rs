@@ -29,6 +29,8 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyStatus {
     pub revision: Revision,
+    /// The number of its publication; 0 if it comes from files.
+    pub sequence: u64,
     /// When it was put in force; the same revision again does not count.
     pub loaded_at: i64,
 }
@@ -97,8 +99,8 @@ impl StatusBoard {
     }
 
     /// A policy was put in force. Objects that left it, or have other upstreams now, lose their entries.
-    /// `in_force` says what is in force when it is called.
-    pub(super) fn policy_changed(&self, in_force: impl Fn() -> Option<Arc<Policy>>, now: i64) {
+    /// `in_force` says what is in force when it is called. Calls follow one another as the policies did.
+    pub(super) fn policy_changed(&self, in_force: impl Fn() -> Option<Arc<Policy>>, sequence: u64, now: i64) {
         let mut table = self.outcomes();
         // Under the lock, as in `reported`: whoever comes later sees the newer policy.
         let Some(policy) = in_force() else { return };
@@ -107,10 +109,11 @@ impl StatusBoard {
         table.retain(|object, entry| routes.get(object) == Some(&entry.route));
         drop(table);
         self.policy.send_if_modified(|known| {
-            let is_new = known.as_ref().is_none_or(|known| known.revision != policy.revision);
-            if is_new {
-                *known = Some(PolicyStatus { revision: policy.revision.clone(), loaded_at: now });
-            }
+            let same = known.as_ref().filter(|known| known.revision == policy.revision);
+            let loaded_at = same.map_or(now, |same| same.loaded_at);
+            let status = PolicyStatus { revision: policy.revision.clone(), sequence, loaded_at };
+            let is_new = known.as_ref() != Some(&status);
+            *known = Some(status);
             is_new
         });
     }
@@ -230,7 +233,7 @@ impl Engine {
         }
     }
 
-    /// Tells of every new revision; `None` before the first.
+    /// Tells of every new revision and publication; `None` before the first.
     pub fn watch_policy(&self) -> watch::Receiver<Option<PolicyStatus>> {
         self.status.policy.subscribe()
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response};
+use torwart_policy::publish::FORMATS_READ;
 use torwart_proto::v1;
 use torwart_proto::v1::status_service_server::StatusService;
 
@@ -13,9 +14,6 @@ use crate::engine::{Engine, OutcomesPage, PolicyStatus, Status, UpstreamOutcomes
 pub(super) struct StatusApi {
     engine: Arc<Engine>,
 }
-
-/// Snapshot formats that this build reads.
-const FORMATS_READ: [u32; 1] = [1];
 
 /// The most entries of a page, and their number if none is asked for (status.proto). An entry has 600 bytes at most.
 const LONGEST_PAGE: u32 = 1000;
@@ -67,12 +65,9 @@ fn status(status: Status) -> v1::GetStatusResponse {
 fn policy_status(policy: Option<PolicyStatus>) -> v1::PolicyStatus {
     match policy {
         None => v1::PolicyStatus { revision: String::new(), sequence: 0, loaded_at: 0 },
-        Some(PolicyStatus { revision, loaded_at }) => v1::PolicyStatus {
-            revision: revision.0.as_ref().to_owned(),
-            // Policies of this build come from files, which have no sequence.
-            sequence: 0,
-            loaded_at,
-        },
+        Some(PolicyStatus { revision, sequence, loaded_at }) => {
+            v1::PolicyStatus { revision: revision.0.as_ref().to_owned(), sequence, loaded_at }
+        }
     }
 }
 

@@ -1,7 +1,11 @@
 use super::*;
 use crate::inputs::{Resolutions, ServiceKey, ServiceTarget, Tenancy};
 
-pub(super) fn mk_cluster(namespaces: &[&str]) -> Tenancy {
+fn mk_key(port: &str) -> ServiceKey {
+    ServiceKey { namespace: "a".into(), name: "postfix".into(), port: port.into(), lmtp: false }
+}
+
+pub(crate) fn mk_cluster(namespaces: &[&str]) -> Tenancy {
     let labels = |name: &str| BTreeMap::from([("team".to_owned(), name.to_owned())]);
     Tenancy::Cluster {
         operator_namespace: "torwart-system".to_owned(),
@@ -125,11 +129,7 @@ fn a_service_is_where_its_resolution_says() {
     let domain = [mk_domain_in("a", "x", &["a.example"], "")
         .replace("host: mail.a.svc", "service: {name: postfix, port: smtp}")];
     let mut inputs = mk_cluster_inputs("[{namespaces: [a], domains: [\"*\"]}]", &domain, None);
-    assert_eq!(
-        errors(&compile(&inputs), "a", "x"),
-        ["spec.route.upstreams[0].service: there is no Service a/postfix with a port smtp"]
-    );
-    let key = ServiceKey { namespace: "a".into(), name: "postfix".into(), port: "smtp".into() };
+    let key = mk_key("smtp");
     let target = |address: &str| ServiceTarget {
         host: "postfix.a.svc".into(),
         port: 2525,
@@ -156,4 +156,155 @@ fn another_gateways_object_is_none_of_ours() {
     let compilation = compile(&inputs);
     assert!(compilation.is_clean());
     assert_eq!(compilation.outcomes.len(), 1);
+}
+
+const ALL: &str = "[{namespaces: [a], domains: [\"*\"]}]";
+
+fn mk_with_service(more: &str) -> [String; 1] {
+    let service = "service: {name: postfix, port: smtp}";
+    [mk_domain_in("a", "x", &["a.example"], more).replace("host: mail.a.svc", service)]
+}
+
+fn mk_resolutions(address: &str) -> Resolutions {
+    let address = address.parse().ok();
+    let target = ServiceTarget { host: "postfix.a.svc".into(), port: 2525, address };
+    Resolutions { services: BTreeMap::from([(mk_key("smtp"), target)]), ..Default::default() }
+}
+
+fn outcome(compilation: &Compilation) -> (State, Vec<&str>, Vec<(Cause, &str)>) {
+    let Outcome { state, errors, warnings: _, unresolved } =
+        &compilation.outcomes[&ObjectRef::domain("a", "x")];
+    let errors = errors.iter().map(|error| error.message.as_str()).collect();
+    (*state, errors, unresolved.iter().map(|one| (one.cause, one.message.as_str())).collect())
+}
+
+const MISSING: (Cause, &str) = (Cause::ServiceNotFound, "there is no Service a/postfix with a port smtp");
+
+fn address_of(compilation: &Compilation) -> Option<String> {
+    let resolved = &compilation.snapshot.as_ref()?.resolutions[&ObjectRef::domain("a", "x")];
+    resolved.services["postfix:smtp"].address.map(|address| address.to_string())
+}
+
+#[test]
+fn a_service_that_never_was_defers_the_domain_and_is_no_mistake_of_the_object() {
+    let compilation = compile(&mk_cluster_inputs(ALL, &mk_with_service(""), None));
+    assert_eq!(outcome(&compilation), (State::Rejected, vec![], vec![MISSING]));
+    assert_eq!(object_of(&compilation, "a.example").as_deref(), Some("held"));
+}
+
+#[test]
+fn a_service_that_vanished_is_still_where_it_was() {
+    let mut inputs = mk_cluster_inputs(ALL, &mk_with_service(""), None);
+    inputs.resolutions = mk_resolutions("10.0.0.1");
+    let first = compile(&inputs);
+    assert_eq!(outcome(&first), (State::Accepted, vec![], vec![]));
+    // Twice, since the second time only the snapshot of the first knows it.
+    let gone = compile(&mk_cluster_inputs(ALL, &mk_with_service(""), Some(&first)));
+    let gone = compile(&mk_cluster_inputs(ALL, &mk_with_service("  enforcement: Monitor\n"), Some(&gone)));
+    assert_eq!(outcome(&gone), (State::Accepted, vec![], vec![MISSING]));
+    assert_eq!(object_of(&gone, "a.example").as_deref(), Some("a/x"));
+    assert_eq!(address_of(&gone).as_deref(), Some("10.0.0.1"));
+}
+
+#[test]
+fn a_form_that_is_kept_outlives_its_service_and_says_so() {
+    let mut inputs = mk_cluster_inputs(ALL, &mk_with_service(""), None);
+    inputs.resolutions = mk_resolutions("10.0.0.1");
+    let first = compile(&inputs);
+    let bad = [mk_domain_in("a", "x", &["a.example", "co.uk"], "")];
+    let kept = compile(&mk_cluster_inputs(ALL, &bad, Some(&first)));
+    let (state, errors, unresolved) = outcome(&kept);
+    assert_eq!((state, errors.len(), unresolved), (State::Kept, 1, vec![MISSING]));
+    assert_eq!(object_of(&kept, "a.example").as_deref(), Some("a/x"));
+
+    // And follows it to its new address.
+    let mut inputs = mk_cluster_inputs(ALL, &bad, Some(&kept));
+    inputs.resolutions = mk_resolutions("10.0.0.2");
+    let moved = compile(&inputs);
+    assert_eq!(outcome(&moved).2, vec![]);
+    assert_eq!(address_of(&moved).as_deref(), Some("10.0.0.2"));
+}
+
+#[test]
+fn a_form_with_a_reference_that_leads_nowhere_leaves_its_last_one_in_force() {
+    let good = [mk_domain_in("a", "x", &["a.example"], "")];
+    let first = compile(&mk_cluster_inputs(ALL, &good, None));
+    let second = compile(&mk_cluster_inputs(ALL, &mk_with_service(""), Some(&first)));
+    assert_eq!(outcome(&second), (State::Kept, vec![], vec![MISSING]));
+    assert_eq!(object_of(&second, "a.example").as_deref(), Some("a/x"));
+}
+
+#[test]
+fn a_service_with_a_new_address_makes_a_new_snapshot() {
+    let mut inputs = mk_cluster_inputs(ALL, &mk_with_service(""), None);
+    inputs.resolutions = mk_resolutions("10.0.0.1");
+    let first = compile(&inputs);
+    inputs.last = first.snapshot.clone();
+    inputs.resolutions = mk_resolutions("10.0.0.2");
+    let second = compile(&inputs);
+    assert_eq!(address_of(&second).as_deref(), Some("10.0.0.2"));
+    assert_ne!(first.snapshot.unwrap().revision, second.snapshot.unwrap().revision);
+}
+
+#[test]
+fn a_service_that_may_no_longer_be_used_is_not_where_it_was() {
+    let mut inputs = mk_cluster_inputs(ALL, &mk_with_service(""), None);
+    inputs.resolutions = mk_resolutions("10.0.0.1");
+    inputs.last = compile(&inputs).snapshot;
+    let refused = BTreeMap::from([(mk_key("smtp"), "is an ExternalName".to_owned())]);
+    inputs.resolutions = Resolutions { refused, ..Default::default() };
+    let second = compile(&inputs);
+    let wanted = (State::Rejected, vec![], vec![(Cause::ServiceNotFound, "is an ExternalName")]);
+    assert_eq!(outcome(&second), wanted);
+    assert_eq!(object_of(&second, "a.example").as_deref(), Some("held"));
+}
+
+#[test]
+fn an_authority_holds_on_and_can_be_no_larger_than_it_may() {
+    let more = "  tls: {caRef: {name: ca}}";
+    let domain = mk_domain_in("a", "x", &["a.example"], "")
+        .replace("}]}}", &format!("}}], {}}}", more.trim()))
+        .replace("}]}\n", &format!("}}], {}}}\n", more.trim()));
+    let domains = [domain];
+    let with = |pem: &str, last: Option<&Compilation>| {
+        let mut inputs = mk_cluster_inputs(ALL, &domains, last);
+        inputs.resolutions.authorities = BTreeMap::from([("a/ca".to_owned(), pem.to_owned())]);
+        compile(&inputs)
+    };
+    let first = with("PEM", None);
+    assert_eq!(outcome(&first), (State::Accepted, vec![], vec![]));
+    let gone = compile(&mk_cluster_inputs(ALL, &domains, Some(&first)));
+    let large = with(&"x".repeat(65_537), Some(&first));
+    for (compilation, wanted) in [(gone, "there is no ConfigMap a/ca"), (large, "has 65537 bytes")] {
+        let (state, _, unresolved) = outcome(&compilation);
+        assert_eq!((state, unresolved[0].0), (State::Accepted, Cause::AuthorityNotFound));
+        assert!(unresolved[0].1.contains(wanted), "{unresolved:?}");
+        let policy = compilation.policy.unwrap();
+        let route = &policy.routes[&known(&policy, "a.example").route];
+        assert_eq!(route.tls.ca.as_deref(), Some("PEM"));
+    }
+}
+
+#[test]
+fn every_refusal_says_whose_fault_it_is() {
+    let tenants = "[{namespaces: [a], domains: [\"*.a.example\", a.example]}]";
+    let domains = [
+        mk_domain_in("a", "first", &["a.example"], ""),
+        mk_domain_in("a", "second", &["a.example"], ""),
+        mk_domain_in("a", "foreign", &["b.example"], ""),
+        mk_domain_in("a", "wrong", &["a..example"], ""),
+        mk_domain_in("a", "far", &["x.a.example"], "").replace("mail.a.svc", "mail.b.svc"),
+        mk_domain_in("b", "none", &["a2.example"], ""),
+    ];
+    let compilation = compile(&mk_cluster_inputs(tenants, &domains, None));
+    for (namespace, name, wanted) in [
+        ("a", "second", Cause::DomainConflict),
+        ("a", "foreign", Cause::DomainNotPermitted),
+        ("a", "wrong", Cause::Invalid),
+        ("a", "far", Cause::UpstreamNotPermitted),
+        ("b", "none", Cause::NamespaceNotPermitted),
+    ] {
+        let errors = &compilation.outcomes[&ObjectRef::domain(namespace, name)].errors;
+        assert_eq!(errors.iter().map(|error| error.cause).collect::<Vec<_>>(), [wanted], "{name}");
+    }
 }

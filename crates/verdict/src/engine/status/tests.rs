@@ -21,7 +21,7 @@ impl Setup {
 
     fn set_policy(&self, policy: Arc<Policy>) {
         *self.policy.lock().unwrap() = Some(policy);
-        self.board.policy_changed(|| self.policy.lock().unwrap().clone(), NOW);
+        self.board.policy_changed(|| self.policy.lock().unwrap().clone(), 0, NOW);
     }
 
     fn report(&self, recipients: &[&str], result: DeliveryResult, now: i64) {
@@ -121,12 +121,20 @@ fn a_revision_is_in_force_since_it_came_not_since_it_came_again() {
     let policy = |revision: &str| mk_policy_of(revision, &["a.example"], 1);
     let setup = Setup::new(policy("r1"));
     let mut told = setup.board.policy.subscribe();
-    let change = |revision: &str, now| setup.board.policy_changed(|| Some(policy(revision)), now);
-    change("r1", NOW + 5);
+    let change = |revision: &str, sequence, now| {
+        setup.board.policy_changed(|| Some(policy(revision)), sequence, now);
+    };
+    change("r1", 0, NOW + 5);
     assert!(!told.has_changed().unwrap());
-    let status = |revision: &str, loaded_at| PolicyStatus { revision: Revision(revision.into()), loaded_at };
-    assert_eq!(*told.borrow_and_update(), Some(status("r1", NOW)));
-    change("r2", NOW + 9);
+    let status = |revision: &str, sequence, loaded_at| {
+        Some(PolicyStatus { revision: Revision(revision.into()), sequence, loaded_at })
+    };
+    assert_eq!(*told.borrow_and_update(), status("r1", 0, NOW));
+    change("r2", 7, NOW + 9);
     assert!(told.has_changed().unwrap());
-    assert_eq!(*told.borrow_and_update(), Some(status("r2", NOW + 9)));
+    assert_eq!(*told.borrow_and_update(), status("r2", 7, NOW + 9));
+    // Published once more, the policy is the same: the number counts, the time does not.
+    change("r2", 8, NOW + 12);
+    assert!(told.has_changed().unwrap());
+    assert_eq!(*told.borrow_and_update(), status("r2", 8, NOW + 9));
 }

@@ -91,7 +91,7 @@ async fn status_tells_of_the_process_and_its_policy() {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: START,
         policy: Some(v1::PolicyStatus::default()),
-        formats_read: vec![1],
+        formats_read: torwart_policy::publish::FORMATS_READ.to_vec(),
         lists: Vec::new(),
         suspects: Some(v1::SuspectStatus::default()),
         own_addresses_listed: Vec::new(),
@@ -100,14 +100,14 @@ async fn status_tells_of_the_process_and_its_policy() {
     setup.clock.advance(10);
     setup.engine.set_policy(mk_policy("r1", 1, |_, _| {}));
     setup.clock.advance(10);
-    setup.engine.set_policy(mk_policy("r1", 1, |_, _| {}));
+    setup.engine.set_published(mk_policy("r1", 1, |_, _| {}), 7);
     let mut verdict = setup.verdict();
     for address in ["10.0.0.1", CLIENT, "10.0.0.2"] {
         setup.clock.advance(1);
         patiently(verdict.check_recipients(recipients_request(address, &[BOB]))).await.unwrap();
     }
     let after = v1::GetStatusResponse {
-        policy: Some(v1::PolicyStatus { revision: "r1".to_owned(), sequence: 0, loaded_at: START + 10 }),
+        policy: Some(v1::PolicyStatus { revision: "r1".to_owned(), sequence: 7, loaded_at: START + 10 }),
         suspects: Some(v1::SuspectStatus { count: 2, last_seen: START + 23 }),
         ..before
     };
