@@ -46,6 +46,10 @@ impl OwnCluster {
 impl Drop for OwnCluster {
     fn drop(&mut self) {
         let _ = Output::of(command(&self.tool, &self.run, self.ports).arg("down"));
+        let folder = self.api.kubeconfig().parent();
+        if let Some(folder) = folder.filter(|folder| folder.ends_with(&self.run)) {
+            let _ = std::fs::remove_dir_all(folder);
+        }
     }
 }
 
