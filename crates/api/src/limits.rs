@@ -17,6 +17,8 @@ pub const MAX_SENDER_CLIENTS: usize = 100;
 pub const MAX_RECIPIENTS: usize = 5_000;
 /// `greylisting.exemptRecipients`.
 pub const MAX_EXEMPT_RECIPIENTS: usize = 100;
+/// Bytes of the certificates that `tls.caRef` leads to: some dozens of authorities.
+pub const MAX_AUTHORITY: usize = 64 << 10;
 /// `tenants` of the MailGateway.
 pub const MAX_TENANTS: usize = 1_000;
 /// Each list of one tenant.

@@ -38,6 +38,8 @@ pub struct Inputs<'a> {
     /// As the API server has it: what the last plan left, or what was read since.
     pub published: &'a Published,
     pub pods: &'a Pods,
+    /// Why a slot or the index could not be written just now: then neither is tried, and the statuses say so.
+    pub publish_failure: Option<&'a str>,
     pub operator_namespace: &'a str,
     /// The name of our MailGateway.
     pub gateway: &'a str,
@@ -169,6 +171,16 @@ impl Planner {
             None => Pieces::new(snapshot, inputs.published)
                 .inspect_err(|hold| self.too_large = Some(hold.clone())),
         };
+        let pieces = pieces.and_then(|pieces| match inputs.publish_failure {
+            Some(error) => Err(Hold {
+                reason: reasons::PUBLISH_FAILED,
+                message: format!(
+                    "the policy could not be published: {error}; it is tried again, and what was \
+                                  published last holds"
+                ),
+            }),
+            None => Ok(pieces),
+        });
         match pieces {
             Ok(pieces) => {
                 let (writes, published) = pieces.publish(snapshot, inputs.published, now_ms);
@@ -201,7 +213,11 @@ impl Planner {
             new.conditions.splice(place..place, conditions);
             self.remember::<MailGatewayStatus>(seen, &new.conditions);
             let write = status::to_write(new, there, &seen.object, &mut self.refreshes, now);
-            let status = write.map(|status| StatusWrite { object: seen.object.clone(), status });
+            let status = write.map(|status| StatusWrite {
+                object: seen.object.clone(),
+                uid: seen.uid.clone(),
+                status,
+            });
             writes.extend(status.map(Write::Status));
             writes.extend(events.into_iter().map(Write::Event));
         }
@@ -292,7 +308,11 @@ impl Statuses<'_> {
         events::add(&mut self.events, seen, before, conditions);
         self.planner.remember::<S>(seen, conditions);
         let status = status::to_write(new, there, &seen.object, &mut self.planner.refreshes, self.now);
-        self.writes.extend(status.map(|status| StatusWrite { object: seen.object.clone(), status }));
+        self.writes.extend(status.map(|status| StatusWrite {
+            object: seen.object.clone(),
+            uid: seen.uid.clone(),
+            status,
+        }));
     }
 }
 

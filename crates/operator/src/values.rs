@@ -145,6 +145,7 @@ pub struct IndexWrite {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatusWrite {
     pub object: ObjectRef,
+    pub uid: String,
     pub status: Value,
 }
 

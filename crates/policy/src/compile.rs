@@ -108,6 +108,8 @@ pub enum Cause {
     ServiceNotFound,
     /// There is no such ConfigMap, or no certificate in it.
     AuthorityNotFound,
+    /// There is no room for it in what is published.
+    TooLarge,
 }
 
 /// Collects the mistakes of one object.
@@ -130,7 +132,7 @@ pub fn compile(inputs: &Inputs) -> Compilation {
     let context = DomainContext { inputs, gateway: &gateway };
     let read = read_domains(&context, objects, &mut compilation);
     if let Some(held) = removal::hold(inputs, &gateway.manifest, &read.accepted) {
-        hold_last(inputs, held, compilation)
+        hold_last(inputs, held, read, compilation)
     } else {
         build(inputs, gateway, read, compilation)
     }
@@ -374,32 +376,50 @@ fn read_domains(context: &DomainContext<'_>, objects: Objects<'_>, compilation: 
 
 // === the whole ===
 
-/// The last policy once more, with the outcomes of the present inputs.
-fn hold_last(inputs: &Inputs, held: MassRemoval, mut compilation: Compilation) -> Compilation {
+/// The last policy once more, as it was accepted, with the outcomes of the present inputs. Nothing of it is judged again:
+/// what is no longer permitted would go, too, and that may be most of it.
+fn hold_last(inputs: &Inputs, held: MassRemoval, read: Read, mut compilation: Compilation) -> Compilation {
     let Some(last) = &inputs.last else {
         return compilation;
     };
+    let known: BTreeSet<DomainPattern> =
+        last.domains.values().flat_map(|domain| patterns(&domain.spec.domains)).collect();
     // What is new is in force no more than what is gone, and waits like it.
-    let waiting = |object: &&Object| {
-        object.object.kind == Kind::MailDomain && !last.domains.contains_key(&object.object)
-    };
-    let waiting = inputs.objects.iter().filter(waiting).map(|Object { object, manifest, draft }| Object {
-        object: object.clone(),
-        manifest: None,
-        draft: manifest.clone().or_else(|| draft.clone()),
-    });
-    let objects = std::iter::once(Manifest::MailGateway((*last.gateway).clone()))
-        .chain(last.domains.values().map(|domain| Manifest::MailDomain((**domain).clone())))
-        .map(Into::into)
-        .chain(waiting)
-        .collect();
-    let again = compile(&Inputs { objects, ..inputs.clone() });
+    let new =
+        read.accepted.values().flat_map(|form| form.compiled.patterns.iter().map(|(pattern, _)| pattern));
+    let mut waiting: BTreeSet<DomainPattern> = read.deferred.held;
+    waiting.extend(new.cloned());
+    waiting.retain(|pattern| !known.contains(pattern));
+    let snapshot = Arc::new(Snapshot::new(Parts {
+        gateway: last.gateway.clone(),
+        domains: last.domains.clone(),
+        removed: last
+            .removed
+            .iter()
+            .filter(|(_, until)| **until > inputs.now)
+            .map(|(d, u)| (d.clone(), *u))
+            .collect(),
+        confirmed: last.confirmed.clone(),
+        resolutions: last.resolutions.clone(),
+        held: waiting,
+        incomplete: read.deferred.incomplete,
+    }));
     for outcome in compilation.outcomes.values_mut().filter(|outcome| outcome.state == State::Accepted) {
         outcome.state = State::Kept;
     }
+    let policy = match snapshot.clone().compile_after(None, &inputs.listeners, inputs.now) {
+        Ok(reading) => {
+            compilation.problems.extend(reading.problems);
+            Some(Policy { revision: snapshot.revision.clone(), ..reading.policy })
+        }
+        Err(problem) => {
+            compilation.problems.push(problem);
+            None
+        }
+    };
     compilation.problems.push(held.to_string());
     compilation.mass_removal = Some(held);
-    Compilation { policy: again.policy, snapshot: again.snapshot, ..compilation }
+    Compilation { policy, snapshot: Some(snapshot), ..compilation }
 }
 
 fn build(
@@ -429,6 +449,7 @@ fn build(
         gateway: Arc::new(manifest),
         domains: manifests,
         removed: removed.iter().map(|(pattern, until)| (pattern.to_string(), *until)).collect(),
+        confirmed: removal::confirmed(inputs, &gateway.manifest, &removed),
         resolutions,
         held: deferred.held,
         incomplete: deferred.incomplete,

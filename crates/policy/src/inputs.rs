@@ -1,6 +1,6 @@
 //! What `compile` is given: plain values, wherever they came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -62,6 +62,8 @@ pub struct Resolutions {
     pub services: BTreeMap<ServiceKey, ServiceTarget>,
     /// Services that are there, but that no route may use, and why. What they led to before does not hold on.
     pub refused: BTreeMap<ServiceKey, String>,
+    /// Namespace and name of every Service that is only a name for another host, wherever that is.
+    pub external: BTreeSet<(String, String)>,
     /// `namespace/name` of a ConfigMap, and the PEM certificates in its `ca.crt`.
     pub authorities: BTreeMap<String, String>,
 }

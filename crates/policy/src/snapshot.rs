@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub domains: BTreeMap<ObjectRef, Arc<MailDomain>>,
     /// Mail domains that left the policy, and until when (Unix seconds) they answer 451.
     pub removed: BTreeMap<String, i64>,
+    /// Those of them whose removal was confirmed, or needed no confirmation for that of others.
+    pub confirmed: BTreeSet<String>,
     /// What the references of each object in `domains` led to, as far as it has any.
     pub resolutions: BTreeMap<ObjectRef, Arc<Resolved>>,
     /// Mail domains of objects that are not in force, which are deferred. Found anew by each compilation.
@@ -39,6 +41,7 @@ pub(crate) struct Parts {
     pub(crate) gateway: Arc<MailGateway>,
     pub(crate) domains: BTreeMap<ObjectRef, Arc<MailDomain>>,
     pub(crate) removed: BTreeMap<String, i64>,
+    pub(crate) confirmed: BTreeSet<String>,
     pub(crate) resolutions: BTreeMap<ObjectRef, Arc<Resolved>>,
     pub(crate) held: BTreeSet<DomainPattern>,
     pub(crate) incomplete: bool,
@@ -85,7 +88,9 @@ struct Kept {
     gateway: MailGateway,
     domains: Vec<MailDomain>,
     removed: BTreeMap<String, i64>,
-    /// This and the next two: absent in what older releases wrote.
+    /// This and the next three: absent in what older releases wrote.
+    #[serde(default)]
+    confirmed: BTreeSet<String>,
     #[serde(default)]
     resolutions: BTreeMap<String, Arc<Resolved>>,
     #[serde(default)]
@@ -109,12 +114,13 @@ struct Source {
 impl Snapshot {
     /// One that was read from no file. `revision` is found here.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { gateway, domains, removed, resolutions, held, incomplete } = parts;
+        let Parts { gateway, domains, removed, confirmed, resolutions, held, incomplete } = parts;
         let mut snapshot = Self {
             revision: Revision("".into()),
             gateway,
             domains,
             removed,
+            confirmed,
             resolutions,
             held,
             incomplete,
@@ -130,14 +136,25 @@ impl Snapshot {
     /// # Errors
     /// Only if a manifest has no JSON form, which none should.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        let Self { revision, gateway, domains, removed, resolutions, held, incomplete, sources, unread } =
-            self;
+        let Self {
+            revision,
+            gateway,
+            domains,
+            removed,
+            confirmed,
+            resolutions,
+            held,
+            incomplete,
+            sources,
+            unread,
+        } = self;
         serde_json::to_string(&Kept {
             format_version: FORMAT_VERSION,
             revision: revision.0.to_string(),
             gateway: (**gateway).clone(),
             domains: domains.values().map(|domain| (**domain).clone()).collect(),
             removed: removed.clone(),
+            confirmed: confirmed.clone(),
             resolutions: resolutions.iter().map(|(object, one)| (place(object), one.clone())).collect(),
             held: held.iter().map(ToString::to_string).collect(),
             incomplete: *incomplete,
@@ -169,6 +186,7 @@ impl Snapshot {
             gateway,
             domains,
             removed,
+            confirmed,
             resolutions,
             held,
             incomplete,
@@ -185,6 +203,7 @@ impl Snapshot {
             gateway: Arc::new(gateway),
             domains: domains.into_iter().map(|domain| (domain.object_ref(), Arc::new(domain))).collect(),
             removed,
+            confirmed,
             resolutions: resolutions.collect(),
             held: held.iter().filter_map(|text| DomainPattern::parse_any(text).ok()).collect(),
             incomplete,
@@ -312,12 +331,23 @@ mod tests {
         assert_eq!(snapshot.removed.len(), 2);
         let text = snapshot.to_json().unwrap();
         let read = Snapshot::from_json(&text).unwrap();
-        let Snapshot { revision, gateway, domains, removed, resolutions, held, incomplete, sources, unread } =
-            &read;
+        let Snapshot {
+            revision,
+            gateway,
+            domains,
+            removed,
+            confirmed,
+            resolutions,
+            held,
+            incomplete,
+            sources,
+            unread,
+        } = &read;
         assert_eq!(*revision, snapshot.revision);
         assert_eq!((gateway, domains), (&snapshot.gateway, &snapshot.domains));
         assert_eq!((resolutions, held), (&snapshot.resolutions, &snapshot.held));
         assert_eq!(*incomplete, snapshot.incomplete);
+        assert_eq!(*confirmed, snapshot.confirmed);
         assert_eq!((removed, sources, unread), (&snapshot.removed, &snapshot.sources, &snapshot.unread));
         assert_eq!(read.to_json().unwrap(), text);
     }
@@ -326,7 +356,7 @@ mod tests {
     fn what_an_older_release_kept_still_reads() {
         let snapshot = mk_snapshot();
         let mut value: Value = serde_json::from_str(&snapshot.to_json().unwrap()).unwrap();
-        for field in ["resolutions", "held", "incomplete"] {
+        for field in ["confirmed", "resolutions", "held", "incomplete"] {
             assert!(value.as_object_mut().unwrap().remove(field).is_some());
         }
         let read = Snapshot::from_json(&value.to_string()).unwrap();

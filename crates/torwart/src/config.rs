@@ -156,7 +156,7 @@ impl Reader {
             return PolicySource::Files(self.policy_files(arguments));
         };
         let (namespace, gateway) = name.split_once('/').unwrap_or_default();
-        if operator::label(namespace).is_err() || operator::label(gateway).is_err() {
+        if operator::label(namespace).is_err() || operator::gateway_name(gateway).is_err() {
             let text = "is not kube:NAMESPACE/GATEWAY, as in kube:torwart-system/default";
             self.mistake("--policy", format!("{} {text}", only.display()));
         }

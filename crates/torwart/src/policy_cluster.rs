@@ -47,8 +47,17 @@ impl ClusterTask {
         let now = move || clock.now();
         let audience = Arc::new(audience);
         let (path, at, hearer) = (state.clone(), now(), Arc::clone(&audience));
+        let gateway = source.gateway.clone();
         let kept = spawn_blocking(move || {
             let loaded = read(path.as_deref()?, at)?;
+            let found = &loaded.snapshot.gateway.metadata.name;
+            if *found != gateway {
+                tracing::warn!(
+                    found,
+                    "the policy of the last run is of another MailGateway; starting without it"
+                );
+                return None;
+            }
             hearer.announce(compiled(&loaded));
             Some(loaded)
         });

@@ -27,7 +27,7 @@ pub(super) struct Wanted {
 /// What is to be done about an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// It is in force already, or known to be of no use.
+    /// It is in force already.
     Rest,
     Load(Wanted),
     /// What was in force stays.
@@ -81,8 +81,8 @@ pub(super) enum Next {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     in_force: Option<Arc<Publication>>,
-    /// Of no use, whenever it is looked at again.
-    refused: Option<Wanted>,
+    /// Of no use, whenever it is looked at again, and why.
+    refused: Option<(Wanted, Trouble)>,
     /// How often in a row a chunk was lacking.
     lacked: u32,
 }
@@ -117,8 +117,8 @@ impl Reader {
             Err(InvalidIndex::Newer(format)) => return Step::Keep(Trouble::Newer(format)),
         };
         let wanted = Wanted { uid: uid.clone(), index };
-        if self.refused.as_ref() == Some(&wanted) {
-            return Step::Rest;
+        if let Some((_, trouble)) = self.refused.as_ref().filter(|(refused, _)| *refused == wanted) {
+            return Step::Keep(trouble.clone());
         }
         let Some(held) = self.in_force.as_ref().filter(|held| held.uid == wanted.uid) else {
             return Step::Load(wanted);
@@ -159,7 +159,7 @@ impl Reader {
             | Trouble::Broken(_)
             | Trouble::Newer(_)
             | Trouble::Older { .. } => {
-                self.refused = Some(wanted);
+                self.refused = Some((wanted, trouble.clone()));
                 Next::WhenItChanges
             }
         }

@@ -10,7 +10,7 @@ use torwart_policy::compile::{Cause, Compilation, FieldError, MassRemoval, Outco
 use torwart_policy::inputs::{self, Object, Tenancy};
 use torwart_policy::model::GreylistMode;
 
-use super::{Inputs, reasons, resolve};
+use super::{Inputs, publication, reasons, resolve};
 use crate::values::{Cluster, Form, Seen};
 
 /// A policy that settles only once it is published would be one that is compiled for ever.
@@ -53,7 +53,31 @@ pub(super) struct Judgement {
 // === impl Compiled ===
 
 impl Compiled {
+    /// What makes a slot too large for its ConfigMap is left in the form that is published, so that nobody's objects hold
+    /// up those of others.
     pub(super) fn new(inputs: &Inputs<'_>, now: i64) -> Self {
+        let mut compiled = Self::of(inputs, now);
+        let mut fitting: Option<Cluster> = None;
+        for _ in 0..MOST_ROUNDS {
+            let Some(snapshot) = &compiled.snapshot else { break };
+            let too_large = publication::too_large(snapshot, inputs.published);
+            if too_large.is_empty() {
+                break;
+            }
+            let mut cluster = fitting.take().unwrap_or_else(|| (**inputs.cluster).clone());
+            for (object, message) in too_large {
+                if let Some(seen) = cluster.objects.get_mut(&object) {
+                    *seen = Arc::new(set_aside(seen, message));
+                }
+            }
+            let cluster = Arc::new(cluster);
+            compiled = Self::of(&Inputs { cluster: &cluster, ..*inputs }, now);
+            fitting = Some((*cluster).clone());
+        }
+        Self { cluster: inputs.cluster.clone(), ..compiled }
+    }
+
+    fn of(inputs: &Inputs<'_>, now: i64) -> Self {
         let last = inputs.published.snapshot.clone();
         let mut given = to_compile(inputs, last.clone(), now);
         let mut compilation = compile(&given);
@@ -165,6 +189,16 @@ fn to_compile(inputs: &Inputs<'_>, last: Option<Arc<Snapshot>>, now: i64) -> inp
     }
 }
 
+/// As if it could not be read: its last form stays, or its mail domains are deferred.
+fn set_aside(seen: &Seen, message: String) -> Seen {
+    let draft = match &seen.form {
+        Form::Read(manifest) => Some(manifest.clone()),
+        Form::Malformed { draft, .. } => draft.clone(),
+    };
+    let error = FieldError { cause: Cause::TooLarge, ..FieldError::new("spec", message) };
+    Seen { form: Form::Malformed { errors: vec![error], draft }, ..seen.clone() }
+}
+
 /// Whether two states of the cluster differ in nothing that a policy is made of.
 fn same(a: &Cluster, b: &Cluster) -> bool {
     // One generation of one object has one spec.
@@ -215,6 +249,7 @@ fn accepted(seen: &Seen, outcome: &Outcome, no_gateway: Option<&Judgement>, kept
         Cause::DomainNotPermitted => reasons::DOMAIN_NOT_PERMITTED,
         Cause::UpstreamNotPermitted => reasons::UPSTREAM_NOT_PERMITTED,
         Cause::DomainConflict => reasons::DOMAIN_CONFLICT,
+        Cause::TooLarge => reasons::SNAPSHOT_TOO_LARGE,
         Cause::ServiceNotFound => reasons::SERVICE_NOT_FOUND,
         Cause::AuthorityNotFound => reasons::AUTHORITY_NOT_FOUND,
     };

@@ -88,11 +88,11 @@ impl Pieces {
         let mut slots = BTreeMap::new();
         for (slot, chunk) in publish::chunks(snapshot) {
             if chunk.is_too_long() {
-                return Err(too_large(snapshot, slot, chunk.text.len(), MOST_TEXT));
+                return Err(overfull(snapshot, slot, chunk.text.len(), MOST_TEXT));
             }
             let bytes = known(published, slot, &chunk.hash).unwrap_or_else(|| chunk.compress().into());
             if bytes.len() > limit {
-                return Err(too_large(snapshot, slot, bytes.len(), limit));
+                return Err(overfull(snapshot, slot, bytes.len(), limit));
             }
             slots.insert(slot, (chunk.hash, bytes));
         }
@@ -158,7 +158,44 @@ fn known(published: &Published, slot: Slot, hash: &ChunkHash) -> Option<Arc<[u8]
     (is_in_force || Chunk::decompress(hash, bytes).is_ok()).then(|| bytes.clone())
 }
 
-fn too_large(snapshot: &Snapshot, slot: Slot, bytes: usize, limit: usize) -> Hold {
+/// The objects that changed and that make a slot too large for its ConfigMap, each with what is wrong: of each such slot
+/// the largest, until the rest seems to fit.
+pub(super) fn too_large(snapshot: &Snapshot, published: &Published) -> Vec<(ObjectRef, String)> {
+    let before = published.snapshot.as_deref();
+    let is_new = |object: &ObjectRef| match object.kind {
+        Kind::MailDomain => {
+            snapshot.domains.get(object) != before.and_then(|before| before.domains.get(object))
+        }
+        Kind::MailGateway => before.is_none_or(|before| before.gateway != snapshot.gateway),
+    };
+    let mut found = Vec::new();
+    for (slot, chunk) in publish::chunks(snapshot) {
+        let text = chunk.text.len();
+        // Nothing grows by being compressed to speak of.
+        if text <= LARGEST_CHUNK {
+            continue;
+        }
+        let bytes =
+            known(published, slot, &chunk.hash).map_or_else(|| chunk.compress().len(), |bytes| bytes.len());
+        let most = if bytes > LARGEST_CHUNK { text / bytes.div_ceil(LARGEST_CHUNK) } else { MOST_TEXT };
+        let mut over = text.saturating_sub(most.min(MOST_TEXT));
+        for (size, object) in objects_of(snapshot, slot).into_iter().filter(|(_, object)| is_new(object)) {
+            if over == 0 {
+                break;
+            }
+            over = over.saturating_sub(size);
+            let message = format!(
+                "is {size} bytes long and shares a ConfigMap of the published policy with other objects, which has no \
+                 room for it; make it shorter, or split it into several objects"
+            );
+            found.push((object, message));
+        }
+    }
+    found
+}
+
+/// The objects of a slot with the length of their text, the largest first.
+fn objects_of(snapshot: &Snapshot, slot: Slot) -> Vec<(usize, ObjectRef)> {
     let size = |text: Result<String, serde_json::Error>| text.map_or(0, |text| text.len());
     let mut objects: Vec<(usize, ObjectRef)> = snapshot
         .domains
@@ -171,6 +208,11 @@ fn too_large(snapshot: &Snapshot, slot: Slot, bytes: usize, limit: usize) -> Hol
         objects.push((size(serde_json::to_string(&snapshot.gateway.spec)), gateway));
     }
     objects.sort_by(|a, b| b.cmp(a));
+    objects
+}
+
+fn overfull(snapshot: &Snapshot, slot: Slot, bytes: usize, limit: usize) -> Hold {
+    let objects = objects_of(snapshot, slot);
     let named: Vec<String> = objects
         .iter()
         .take(NAMED)

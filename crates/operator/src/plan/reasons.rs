@@ -49,6 +49,8 @@ reasons! {
     MASS_REMOVAL = "MassRemoval",
     /// Programmed: a piece of the policy does not fit into a ConfigMap.
     SNAPSHOT_TOO_LARGE = "SnapshotTooLarge",
+    /// Programmed: the API server did not take it.
+    PUBLISH_FAILED = "PublishFailed",
     /// Programmed: a Ready verdict pod does not read the format that this operator writes.
     FORMAT_NOT_READABLE = "FormatNotReadable",
     /// Programmed: a newer operator published in a format that this one does not know.

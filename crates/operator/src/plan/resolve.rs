@@ -6,7 +6,7 @@ use torwart_api::{MailDomain, Manifest, Protocol, ServicePort, ServiceRef};
 use torwart_policy::inputs::{Resolutions, ServiceKey, ServiceTarget};
 
 use crate::names::CA_LABEL;
-use crate::values::{Cluster, Form, Seen, SeenPort, ServiceKind};
+use crate::values::{Cluster, Form, Seen, SeenPort, SeenService, ServiceKind};
 
 /// Where a ConfigMap with authorities is named.
 const CA_PATH: &str = "spec.route.tls.caRef";
@@ -21,7 +21,10 @@ enum Unresolved {
 
 /// Everything that an object of the cluster, in its present form, refers to and that is there. `last` may refer to more.
 pub(super) fn resolve<'m>(cluster: &'m Cluster, more: impl Iterator<Item = &'m MailDomain>) -> Resolutions {
-    let mut resolutions = Resolutions::default();
+    let is_external = |service: &SeenService| service.kind == ServiceKind::ExternalName;
+    let external = cluster.services.iter().filter(|(_, service)| is_external(service));
+    let mut resolutions =
+        Resolutions { external: external.map(|(name, _)| name.clone()).collect(), ..Resolutions::default() };
     let present = cluster.objects.values().filter_map(|seen| manifest(seen));
     for domain in present.chain(more) {
         let namespace = namespace(domain);

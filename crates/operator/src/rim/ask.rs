@@ -16,7 +16,7 @@ use torwart_proto::v1::status_service_client::StatusServiceClient;
 use super::objects::SeenPod;
 use crate::values::{PodReport, Pods};
 
-/// For all of one pod's answers.
+/// For one pod's status, and for all its outcomes.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Pods that are asked at one time.
@@ -94,24 +94,25 @@ async fn ask(
     known: Option<Arc<PodReport>>,
     wanted: bool,
 ) -> Result<Arc<PodReport>, String> {
-    let questions = async {
-        let mut client = StatusServiceClient::new(channel);
-        let status = client.get_status(v1::GetStatusRequest {}).await?.into_inner();
-        let outcomes = match &known {
-            Some(known) if !wanted && known.status == status => return Ok(Arc::clone(known)),
-            Some(known) if !wanted => known.outcomes.clone(),
-            _ => outcomes(&mut client).await?,
-        };
-        match known {
-            Some(known) if known.status == status && known.outcomes == outcomes => Ok(known),
-            _ => Ok::<_, tonic::Status>(Arc::new(PodReport { status, outcomes })),
-        }
+    let mut client = StatusServiceClient::new(channel);
+    let status = match timeout(LIMIT, client.get_status(v1::GetStatusRequest {})).await {
+        Ok(Ok(status)) => status.into_inner(),
+        Ok(Err(status)) => return Err(format!("{:?}: {}", status.code(), status.message())),
+        Err(_) => return Err(format!("no answer within {} s", LIMIT.as_secs())),
     };
-    match timeout(LIMIT, questions).await {
-        Ok(Ok(report)) => Ok(report),
-        Ok(Err(status)) => Err(format!("{:?}: {}", status.code(), status.message())),
-        Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
-    }
+    let before = known.as_ref().map(|known| known.outcomes.clone());
+    let outcomes = match before {
+        Some(before) if !wanted => before,
+        // A pod that says what it runs is well, however long its list is.
+        before => match timeout(LIMIT, outcomes(&mut client)).await {
+            Ok(Ok(outcomes)) => outcomes,
+            Ok(Err(_)) | Err(_) => before.unwrap_or_default(),
+        },
+    };
+    Ok(match known {
+        Some(known) if known.status == status && known.outcomes == outcomes => known,
+        _ => Arc::new(PodReport { status, outcomes }),
+    })
 }
 
 async fn outcomes(

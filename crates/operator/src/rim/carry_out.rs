@@ -23,8 +23,8 @@ use crate::values::{EventWrite, IndexWrite, Published, StatusWrite, Write};
 /// Writes under way at one time.
 const AT_ONCE: usize = 8;
 
-/// For one Event, which nobody waits for.
-const EVENT_LIMIT: Duration = Duration::from_secs(5);
+/// For the Events of one plan, for which nothing else waits longer.
+const EVENTS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Statuses of one plan that could not be written, told one by one.
 const MOST_TOLD: usize = 3;
@@ -51,8 +51,8 @@ pub(super) enum Outcome {
     Partly(Published),
     /// Somebody else wrote: what is published now must be read.
     Conflict,
-    /// What is published now is not known.
-    Failed,
+    /// What is published now is not known. Without a reason it is that leadership was over.
+    Failed(Option<String>),
 }
 
 // === impl Writer ===
@@ -115,7 +115,8 @@ impl Writer {
             tracing::info!(sequence, "the policy is published");
         }
         // Whatever becomes of the statuses: the next plan counts these as told.
-        stream::iter(events).for_each_concurrent(AT_ONCE, |event| self.event(event)).await;
+        let told = stream::iter(events).for_each_concurrent(AT_ONCE, |event| self.event(event));
+        let _ = timeout(EVENTS_LIMIT, told).await;
         let planned = statuses.len();
         let (begun, failed) = self.statuses(statuses, is_overtaken).await;
         match (failed > 0, begun < planned) {
@@ -131,10 +132,10 @@ impl Writer {
         what: What,
         write: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Outcome> {
-        if !self.leadership.holds() {
-            return Err(Outcome::Failed);
-        }
-        match write.await {
+        let Some(written) = self.leadership.within(write).await else {
+            return Err(Outcome::Failed(None));
+        };
+        match written {
             Ok(done) => {
                 self.metrics.wrote(what, End::Done);
                 Ok(done)
@@ -147,7 +148,7 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(?what, %error, "it could not be written; it is planned again");
                 self.metrics.wrote(what, End::Failed);
-                Err(Outcome::Failed)
+                Err(Outcome::Failed(Some(error.to_string())))
             }
         }
     }
@@ -183,7 +184,7 @@ impl Writer {
     }
 
     async fn status(&self, write: StatusWrite) -> (ObjectRef, Result<(), Failure>) {
-        let StatusWrite { object, status } = write;
+        let StatusWrite { object, uid, status } = write;
         let resource = objects::resource(object.kind);
         let api: Api<DynamicObject> = match object.kind {
             Kind::MailGateway => Api::all_with(self.client.clone(), &resource),
@@ -192,14 +193,17 @@ impl Writer {
         let body = json!({
             "apiVersion": API_VERSION,
             "kind": object.kind.as_str(),
-            "metadata": { "name": object.name },
+            // One that was made anew under the same name meanwhile is another.
+            "metadata": { "name": object.name, "uid": uid },
             "status": status,
         });
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        let patched = limited(api.patch_status(&object.name, &parameters, &Patch::Apply(&body))).await;
-        match patched {
+        let patch = Patch::Apply(&body);
+        let patched = Box::pin(limited(api.patch_status(&object.name, &parameters, &patch)));
+        match Box::pin(self.leadership.within(patched)).await.unwrap_or(Err(Failure::Late)) {
             Ok(_) => self.metrics.wrote(What::Status, End::Done),
             // It is gone, and takes its status with it.
+            Err(Failure::Conflict) => {}
             Err(Failure::Refused(kube::Error::Api(refused))) if refused.code == 404 => {}
             Err(error) => {
                 self.metrics.wrote(What::Status, End::Failed);
@@ -221,8 +225,8 @@ impl Writer {
             action: action.to_owned(),
             secondary: None,
         };
-        let told = timeout(EVENT_LIMIT, self.recorder.publish(&event, &reference(&object, uid))).await;
-        if matches!(told, Ok(Ok(()))) {
+        let told = self.recorder.publish(&event, &reference(&object, uid)).await;
+        if told.is_ok() {
             self.metrics.wrote(What::Event, End::Done);
         } else {
             // The condition says the same, and lasts longer.

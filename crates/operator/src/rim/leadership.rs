@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::is_conflict;
 use super::lease::{Candidate, LEASE_DURATION, RENEW_DEADLINE, RETRY_PERIOD, Record, Step};
@@ -40,6 +40,15 @@ impl Leadership {
     /// Whether a write that begins now is ours to make.
     pub(crate) fn holds(&self) -> bool {
         self.until.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Carries out `write` if it can begin and end while leadership holds; `None` if it may not have ended.
+    pub(crate) async fn within<T>(&self, write: impl Future<Output = T>) -> Option<T> {
+        let until = (*self.until.borrow())?;
+        if Instant::now() >= until {
+            return None;
+        }
+        timeout_at(until, write).await.ok()
     }
 
     /// Waits until leadership is gained or lost; a renewal is neither.

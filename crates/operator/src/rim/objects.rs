@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
 use serde_json::Value;
+use torwart_api::limits::MAX_AUTHORITY;
 use torwart_api::{Kind, MailDomain, MailGateway, Manifest, Metadata, ObjectRef, Time};
 use torwart_policy::compile::FieldError;
 
@@ -148,8 +149,16 @@ pub(super) fn service(service: Service) -> SeenService {
     SeenService { kind, ports: ports.collect() }
 }
 
+/// Of one that is too large there is only so much that it is seen to be.
 pub(super) fn authority(config_map: ConfigMap) -> Option<String> {
-    config_map.data?.remove("ca.crt")
+    let mut text = config_map.data?.remove("ca.crt")?;
+    if text.len() > MAX_AUTHORITY {
+        let most =
+            (MAX_AUTHORITY + 1..=text.len()).find(|end| text.is_char_boundary(*end)).unwrap_or(text.len());
+        text.truncate(most);
+        text.shrink_to_fit();
+    }
+    Some(text)
 }
 
 /// `None` if it is not Ready, or on its way out.

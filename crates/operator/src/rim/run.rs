@@ -94,6 +94,8 @@ impl Operator {
         config.connect_timeout = Some(CONNECT_LIMIT);
         config.read_timeout = Some(READ_LIMIT);
         config.reset_reader_on_write = true;
+        // Whoever waits here knows for how long it may, and what to do instead.
+        config.default_retry = false;
         let client = Client::try_from(config)?;
         let metrics = Metrics::new(registry)?;
         let Settings { namespace, gateway, verdict_selector, .. } = &settings;
@@ -290,14 +292,19 @@ impl Reconciler {
             }
         };
         let pods = self.asking.pods.borrow().clone();
-        let Some(plan) = self.plan(cluster, cluster_changed, published, pods).await else {
+        let before = published.clone();
+        let Some(plan) = self.plan(cluster, cluster_changed, published, pods.clone(), None).await else {
             self.metrics.reconciled(End::Failed);
             return Next::TryAgain;
         };
         let Plan { writes, published, wait_for_pods, problems } = plan;
-        self.tell(problems);
         let publishes = writes.iter().any(|write| matches!(write, crate::values::Write::Index(_)));
-        let outcome = self.writer.carry_out(writes, published, is_overtaken).await;
+        let outcome = self.writer.carry_out(writes, published, &is_overtaken).await;
+        if let Outcome::Failed(Some(error)) = &outcome {
+            self.tell_of_failure(cluster, before, pods, error.clone(), &is_overtaken).await;
+        } else {
+            self.tell(problems);
+        }
         let (end, next) = match outcome {
             Outcome::Done(published) => {
                 self.published = Some(published);
@@ -312,7 +319,7 @@ impl Reconciler {
                 (End::Failed, Next::TryAgain)
             }
             Outcome::Conflict => (End::Conflict, Next::TryAgain),
-            Outcome::Failed => (End::Failed, Next::TryAgain),
+            Outcome::Failed(_) => (End::Failed, Next::TryAgain),
         };
         if let Some(snapshot) = self.published.as_ref().and_then(|published| published.snapshot.as_ref()) {
             self.known = Some(Arc::clone(snapshot));
@@ -326,6 +333,21 @@ impl Reconciler {
         next
     }
 
+    /// What could not be published is said in the statuses, which may be taken all the same.
+    async fn tell_of_failure(
+        &mut self,
+        cluster: &Arc<Cluster>,
+        published: Published,
+        pods: Pods,
+        error: String,
+        is_overtaken: &impl Fn() -> bool,
+    ) {
+        if let Some(plan) = self.plan(cluster, false, published, pods, Some(error)).await {
+            self.tell(plan.problems);
+            self.writer.carry_out(plan.writes, plan.published, is_overtaken).await;
+        }
+    }
+
     /// Off the runtime's threads: 10,000 objects take a while.
     async fn plan(
         &mut self,
@@ -333,6 +355,7 @@ impl Reconciler {
         cluster_changed: bool,
         published: Published,
         pods: Pods,
+        publish_failure: Option<String>,
     ) -> Option<Plan> {
         let mut planner = std::mem::take(&mut self.planner);
         let cluster = Arc::clone(cluster);
@@ -343,6 +366,7 @@ impl Reconciler {
                 cluster_changed,
                 published: &published,
                 pods: &pods,
+                publish_failure: publish_failure.as_deref(),
                 operator_namespace: &namespace,
                 gateway: &gateway,
             };

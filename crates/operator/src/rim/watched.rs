@@ -23,6 +23,9 @@ use crate::values::{Cluster, Seen, SeenService};
 /// Objects of one page of a first list: some MB at most.
 const PAGE: u32 = 500;
 
+/// The same of ConfigMaps, of which each may have a megabyte.
+const CONFIG_MAPS_PAGE: u32 = 20;
+
 /// In seconds: how long one watch lasts. It is resumed, not listed again; one that broke without a word is found out a
 /// little later (`run::READ_LIMIT`).
 pub(super) const WATCH_LASTS: u32 = 60;
@@ -108,7 +111,7 @@ impl Watched {
         tasks.spawn(follow("Services", watcher(api, everything()), read, |s| &mut s.services, &state, &told));
 
         let api = Api::<ConfigMap>::all(client.clone());
-        let labelled = everything().labels(&format!("{CA_LABEL}=true"));
+        let labelled = everything().page_size(CONFIG_MAPS_PAGE).labels(&format!("{CA_LABEL}=true"));
         tasks.spawn(follow(
             "ConfigMaps",
             watcher(api, labelled),

@@ -30,25 +30,55 @@ pub struct MassRemoval {
     pub confirm: String,
 }
 
-/// Whether the plan must wait.
+/// Whether the plan must wait. What left within the removal grace without a confirmation counts with what leaves now:
+/// a namespace is emptied object by object.
 pub(super) fn hold(
     inputs: &Inputs,
     gateway: &MailGateway,
     accepted: &BTreeMap<ObjectRef, Accepted>,
 ) -> Option<MassRemoval> {
     let last = inputs.last.as_deref()?;
-    let before = all_patterns(last);
     let after: BTreeSet<&DomainPattern> = accepted
         .values()
         .flat_map(|form| form.compiled.patterns.iter().map(|(pattern, _)| pattern))
         .collect();
+    let mut before = all_patterns(last);
+    if before.iter().all(|pattern| after.contains(pattern)) {
+        return None;
+    }
+    let unconfirmed = last
+        .removed
+        .iter()
+        .filter(|(domain, until)| **until > inputs.now && !last.confirmed.contains(domain.as_str()));
+    before.extend(unconfirmed.filter_map(|(domain, _)| DomainPattern::parse_any(domain).ok()));
     let removed = before.iter().filter(|pattern| !after.contains(pattern)).count();
     if removed < FEWEST || removed * 2 <= before.len() {
         return None;
     }
-    let confirm: String = last.revision.0.chars().take(12).collect();
-    let confirmed = gateway.metadata.annotations.get(CONFIRM_REMOVAL).is_some_and(|value| *value == confirm);
-    (!confirmed).then_some(MassRemoval { removed, of: before.len(), confirm })
+    let confirm = name_of(last);
+    (!is_confirmed(gateway, last)).then_some(MassRemoval { removed, of: before.len(), confirm })
+}
+
+fn name_of(last: &Snapshot) -> String {
+    last.revision.0.chars().take(12).collect()
+}
+
+fn is_confirmed(gateway: &MailGateway, last: &Snapshot) -> bool {
+    gateway.metadata.annotations.get(CONFIRM_REMOVAL).is_some_and(|value| *value == name_of(last))
+}
+
+/// Those of `removed` that nobody is asked about again: all, at a confirmation; later, those that it was for.
+pub(super) fn confirmed(
+    inputs: &Inputs,
+    gateway: &MailGateway,
+    removed: &BTreeMap<DomainPattern, i64>,
+) -> BTreeSet<String> {
+    let Some(last) = inputs.last.as_deref() else {
+        return BTreeSet::new();
+    };
+    let all = is_confirmed(gateway, last);
+    let domains = removed.keys().map(ToString::to_string);
+    domains.filter(|domain| all || last.confirmed.contains(domain)).collect()
 }
 
 /// The domains that answer 451 for a while: those that left earlier and those that leave now, until `until`.

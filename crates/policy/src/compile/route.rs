@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use torwart_api::limits::MAX_UPSTREAMS;
+use torwart_api::limits::{MAX_AUTHORITY, MAX_UPSTREAMS};
 use torwart_api::{ClientIdentity, Protocol, ServiceRef, SoftBounce, TlsMode};
 use torwart_core as core;
 
@@ -35,9 +35,6 @@ struct References<'r> {
     unresolved: Vec<FieldError>,
     usable: bool,
 }
-
-/// Longest `ca.crt`, in bytes: a few dozen certificates.
-const MOST_AUTHORITY: usize = 64 << 10;
 
 /// A mail server, found.
 struct Target {
@@ -177,7 +174,7 @@ fn find(
     // A Service of the object's own namespace may always be reached.
     if upstream.host.is_some()
         && let Some(message) =
-            context.gateway.tenants.refuse_upstream(&context.inputs.tenancy, namespace, &target.host)
+            context.gateway.tenants.refuse_upstream(context.inputs, namespace, &target.host)
     {
         errors.push(FieldError {
             cause: Cause::UpstreamNotPermitted,
@@ -334,9 +331,9 @@ impl<'r> References<'r> {
         let present = inputs.resolutions.authorities.get(&key);
         let pem: Arc<str> = match present {
             // What stands in one ConfigMap is published with each object that names it.
-            Some(pem) if pem.len() > MOST_AUTHORITY => {
+            Some(pem) if pem.len() > MAX_AUTHORITY => {
                 let message = format!(
-                    "the ca.crt of ConfigMap {key} has {} bytes; there can be {MOST_AUTHORITY}",
+                    "the ca.crt of ConfigMap {key} has {} bytes; there can be {MAX_AUTHORITY}",
                     pem.len()
                 );
                 self.miss(Cause::AuthorityNotFound, path.to_owned(), message, before.is_some());

@@ -9,7 +9,7 @@ use torwart_core::Host;
 
 use super::{Cause, Errors, FieldError};
 use crate::domains::{DomainPattern, is_below};
-use crate::inputs::Tenancy;
+use crate::inputs::{Inputs, Tenancy};
 use crate::ranges::canonical_net;
 
 /// `MailGateway.spec.tenants`, checked.
@@ -110,15 +110,23 @@ impl Tenants {
     }
 
     /// Why a namespace may not send mail to `host`.
-    pub(crate) fn refuse_upstream(&self, tenancy: &Tenancy, namespace: &str, host: &Host) -> Option<String> {
-        let labels = tenant_labels(tenancy, namespace)?;
+    pub(crate) fn refuse_upstream(&self, inputs: &Inputs, namespace: &str, host: &Host) -> Option<String> {
+        let labels = tenant_labels(&inputs.tenancy, namespace)?;
+        if let Host::Name(name) = host
+            && let Some(service) = own_service(name, namespace)
+            && inputs.resolutions.external.contains(&(namespace.to_owned(), service.to_owned()))
+        {
+            return Some(format!(
+                "is {host}, an ExternalName Service, which may lead anywhere; name the host itself"
+            ));
+        }
         let mut entries = self.entries.iter().filter(|entry| entry.is_for(namespace, labels));
         let granted = match host {
             Host::Address(ip) if ip.is_loopback() => false,
             Host::Name(name) if &**name == "localhost" || is_below(name, "localhost") => false,
             Host::Address(ip) => entries.any(|entry| entry.cidrs.iter().any(|net| net.contains(ip))),
             Host::Name(name) => {
-                is_own_service(name, namespace)
+                own_service(name, namespace).is_some()
                     || entries.any(|entry| entry.hosts.iter().any(|grant| grant.covers_host(name)))
             }
         };
@@ -128,13 +136,13 @@ impl Tenants {
     }
 }
 
-/// `NAME.NAMESPACE.svc`, with the usual cluster domain or without one.
-fn is_own_service(name: &str, namespace: &str) -> bool {
+/// The Service of `NAME.NAMESPACE.svc`, with the usual cluster domain or without one.
+fn own_service<'n>(name: &'n str, namespace: &str) -> Option<&'n str> {
     let name = name.strip_suffix(".cluster.local").unwrap_or(name);
     name.strip_suffix(".svc")
         .and_then(|name| name.strip_suffix(namespace))
         .and_then(|name| name.strip_suffix('.'))
-        .is_some_and(|service| !service.is_empty() && !service.contains('.'))
+        .filter(|service| !service.is_empty() && !service.contains('.'))
 }
 
 /// The labels of a namespace that is not the administrator's.

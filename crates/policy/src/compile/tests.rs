@@ -228,6 +228,32 @@ fn a_plan_that_removes_most_domains_is_held_until_it_is_confirmed() {
 }
 
 #[test]
+fn what_leaves_little_by_little_counts_together_and_is_asked_about_once() {
+    let mut last = compile(&mk_inputs(&mk_files(&mk_many(100)), None));
+    last = compile(&mk_inputs(&mk_files(&mk_many(67)), Some(&last)));
+    assert_eq!(last.mass_removal, None);
+    let few = mk_files(&mk_many(45));
+    let held = compile(&mk_inputs(&few, Some(&last)));
+    let removal = held.mass_removal.clone().unwrap();
+    assert_eq!((removal.removed, removal.of), (55, 100));
+    assert_eq!(held.policy.as_ref().unwrap().domains.len(), 67);
+    let annotated = |text: &str, confirm: &str| {
+        let annotation = format!("{{name: default, annotations: {{{CONFIRM_REMOVAL}: \"{confirm}\"}}}}");
+        text.replacen("{name: default}", &annotation, 1)
+    };
+    let confirmed = compile(&mk_inputs(&annotated(&few, &removal.confirm), Some(&held)));
+    assert_eq!(confirmed.mass_removal, None);
+    assert_eq!(confirmed.policy.as_ref().unwrap().domains.len(), 45);
+    // What was confirmed is not asked about again; what leaves now is a small part of the rest.
+    let later = annotated(&mk_files(&mk_many(40)), &removal.confirm);
+    let later = compile(&mk_inputs(&later, Some(&confirmed)));
+    assert_eq!(later.mass_removal, None);
+    // After the grace it is forgotten.
+    let at_last = Inputs { now: NOW + 2 * DAY, ..mk_inputs(&mk_files(&mk_many(30)), Some(&later)) };
+    assert_eq!(compile(&at_last).mass_removal, None);
+}
+
+#[test]
 fn half_of_the_domains_or_fewer_than_ten_leave_without_a_question() {
     for (before, after) in [(20, 10), (9, 0), (18, 9)] {
         let first = compile(&mk_inputs(&mk_files(&mk_many(before)), None));

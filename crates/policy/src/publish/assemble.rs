@@ -101,6 +101,7 @@ fn read(pieces: Pieces<Raw<'_>>, index: &Index, last: Option<&Snapshot>) -> Resu
         gateway,
         domains: BTreeMap::new(),
         removed,
+        confirmed: pieces.field("confirmed").unwrap_or_default(),
         resolutions: BTreeMap::new(),
         held: held.iter().filter_map(|text| DomainPattern::parse_any(text).ok()).collect(),
         incomplete,

@@ -46,7 +46,10 @@ impl Pieces {
             ("incomplete", json!(snapshot.incomplete)),
             ("removed", json!(snapshot.removed)),
         ];
-        let others = others.into_iter().map(|(field, value)| (field.to_owned(), canonical(&value)));
+        // Absent while it is empty, as it nearly always is.
+        let confirmed = (!snapshot.confirmed.is_empty()).then(|| ("confirmed", json!(snapshot.confirmed)));
+        let others =
+            others.into_iter().chain(confirmed).map(|(field, value)| (field.to_owned(), canonical(&value)));
         Self { domains: domains.collect(), others: others.collect() }
     }
 

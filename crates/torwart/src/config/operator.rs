@@ -34,7 +34,7 @@ const LONGEST_LABEL: usize = 63;
 impl Reader {
     pub(super) fn operator(&mut self, arguments: &OperatorArgs) -> OperatorConfig {
         let namespace = self.parsed("--namespace", &arguments.namespace, label);
-        let gateway = self.parsed("--gateway", &arguments.gateway, label);
+        let gateway = self.parsed("--gateway", &arguments.gateway, gateway_name);
         let verdict_selector = self.parsed("--verdict-selector", &arguments.verdict_selector, selector);
         let server_name = self.server_name(&arguments.tls);
         let encrypted = !arguments.tls.verdict_ca.is_empty() || !arguments.tls.verdict_cert.is_empty();
@@ -56,6 +56,20 @@ pub(super) fn label(text: &str) -> Result<String, String> {
     match fits && !text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         true => Ok(text.to_owned()),
         false => Err("is not a name: letters a-z, digits and -, at most 63".to_owned()),
+    }
+}
+
+/// `default-3f` would have for its index the name that slot 3f of `default` has.
+pub(super) fn gateway_name(text: &str) -> Result<String, String> {
+    let is_slot = |ending: &str| {
+        let number = u8::from_str_radix(ending, 16);
+        ending.len() == 2 && number.is_ok_and(|number| number < torwart_policy::publish::SLOTS)
+    };
+    match text.rsplit_once('-') {
+        Some((_, ending)) if is_slot(ending) => Err(format!(
+            "ends in -{ending}, as the names of another gateway's ConfigMaps do; choose another name"
+        )),
+        _ => label(text),
     }
 }
 

@@ -31,6 +31,7 @@ fn word(step: &Step) -> &'static str {
         Step::Keep(Trouble::Missing { any: true }) => "deleted",
         Step::Keep(Trouble::Missing { any: false }) => "not there yet",
         Step::Keep(Trouble::Broken(_)) => "broken",
+        Step::Keep(Trouble::Unusable { .. }) => "unusable",
         Step::Keep(Trouble::Newer(7)) => "newer",
         Step::Keep(Trouble::Older { .. }) => "older",
         Step::Keep(other) => panic!("{other}"),
@@ -109,7 +110,7 @@ fn what_can_be_mended_is_tried_again_and_what_can_not_waits_for_another_index() 
     for (trouble, next, again) in [
         (Trouble::BadChunk { slot, why: String::new() }, Next::Later, "load"),
         (Trouble::Unreachable(String::new()), Next::Later, "load"),
-        (unusable, Next::WhenItChanges, "rest"),
+        (unusable, Next::WhenItChanges, "unusable"),
     ] {
         let mut reader = Reader::new(Some(held("u", 5, &[A])));
         let bad = index(6, &[B]);

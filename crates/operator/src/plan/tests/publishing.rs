@@ -301,32 +301,83 @@ fn noise(length: usize, mut seed: u64) -> String {
 }
 
 #[test]
-fn a_piece_that_fits_into_no_config_map_holds_the_whole() {
+fn an_object_that_fits_into_no_config_map_is_left_out_and_the_rest_is_published() {
     let mut world = mk_world(2);
     world.settle();
-    let (sequence, domain) = (world.sequence(), mail_domain("d0"));
+    let sequence = world.sequence();
     let senders: Vec<String> =
         (0..900).map(|n| format!("{{pattern: \"*@*.example\", reason: \"{}\"}}", noise(900, n))).collect();
     let large = mk_domain("d0", "d0.example", &format!("  senders: {{deny: [{}]}}\n", senders.join(", ")));
-    for n in 0..2 {
-        let text = large.replace("name: d0", &format!("name: {}", twin(&domain.name, n)));
-        let text = text.replace("d0.example", &format!("twin{n}.example"));
-        world.apply(&text);
+    // One that was in force before, and one that is new in the same slot.
+    world.apply(&large);
+    let twin = twin("d0", 0);
+    world.apply(&large.replace("name: d0", &format!("name: {twin}")).replace("d0.example", "twin.example"));
+    world.apply(&mk_domain("small", "small.example", ""));
+    let wrote = world.step();
+    assert!(wrote.index && world.sequence() > sequence);
+    for name in ["d0", &twin] {
+        assert_eq!(world.shown(&mail_domain(name), "Accepted"), "False SnapshotTooLarge");
     }
+    world.settle();
+    assert_eq!(world.shown(&mail_domain("small"), "Programmed"), "True Programmed");
+    assert_eq!(world.shown(&gateway(), "Programmed"), "True Programmed");
+    let snapshot = world.published.snapshot.clone().unwrap();
+    assert!(snapshot.domains.contains_key(&mail_domain("d0")), "its last form is in force");
+    assert!(snapshot.held.iter().any(|domain| domain.to_string() == "twin.example"), "{:?}", snapshot.held);
+    assert!(world.step().is_nothing());
+    world.apply(&mk_domain("d0", "d0.example", "  enforcement: Monitor\n"));
+    world.delete(&mail_domain(&twin));
+    world.settle();
+    assert_eq!(world.shown(&mail_domain("d0"), "Programmed"), "True Programmed");
+}
+
+/// What left the policy belongs to no object that could be left out.
+#[test]
+fn a_piece_that_fits_into_no_config_map_holds_the_whole() {
+    let long = |object: usize| {
+        let domains = (0..1_000).map(|n| {
+            let noise = noise(180, (object * 1_000 + n) as u64).to_lowercase();
+            let label = |from: usize| format!("a{}a", &noise[from..from + 58]);
+            format!("{}.{}.{}.example", label(0), label(60), label(120))
+        });
+        domains.collect::<Vec<_>>().join("\", \"")
+    };
+    let short = |object: usize| {
+        (0..1_000).map(|n| format!("s{object}-{n}.example")).collect::<Vec<_>>().join("\", \"")
+    };
+    let mut world = mk_world(1);
+    for object in 0..4 {
+        world.apply(&mk_domain(&format!("long{object}"), &long(object), ""));
+        world.apply(&mk_domain(&format!("short{object}"), &short(object), ""));
+    }
+    world.settle();
+    assert_eq!(world.shown(&mail_domain("long3"), "Programmed"), "True Programmed");
+    let sequence = world.sequence();
+    (0..4).for_each(|object| world.delete(&mail_domain(&format!("long{object}"))));
     let wrote = world.step();
     assert!(!wrote.index && wrote.slots == 0);
     assert_eq!(world.sequence(), sequence);
     assert_eq!(world.shown(&gateway(), "Programmed"), "False SnapshotTooLarge");
-    assert_eq!(world.shown(&mail_domain("d1"), "Programmed"), "True Programmed");
     assert_eq!(wrote.events(), ["SnapshotTooLarge"]);
-    let message = world.condition(&gateway(), "Programmed").message;
-    assert!(message.contains(&format!("MailDomain torwart-system/{}", twin("d0", 0))), "{message}");
     assert!(world.step().is_nothing());
-    for n in 0..2 {
-        world.delete(&mail_domain(&twin("d0", n)));
-    }
+}
+
+#[test]
+fn what_can_not_be_published_is_said_and_not_tried_in_the_same_plan() {
+    let mut world = mk_world(2);
     world.settle();
-    assert_eq!(world.shown(&gateway(), "Programmed"), "True Programmed");
+    world.apply(&mk_domain("d1", "d1.example", "  enforcement: Monitor\n"));
+    world.publish_failure = Some("403: quota exceeded".to_owned());
+    let wrote = world.step();
+    assert!(!wrote.index && wrote.slots == 0);
+    for object in [gateway(), mail_domain("d1")] {
+        assert_eq!(world.shown(&object, "Programmed"), "False PublishFailed");
+    }
+    assert!(world.condition(&gateway(), "Programmed").message.contains("quota exceeded"));
+    assert_eq!(world.shown(&mail_domain("d0"), "Programmed"), "True Programmed");
+    world.publish_failure = None;
+    world.settle();
+    assert_eq!(world.shown(&mail_domain("d1"), "Programmed"), "True Programmed");
 }
 
 /// The `n`th name whose object is in the same slot.

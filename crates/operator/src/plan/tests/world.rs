@@ -38,6 +38,7 @@ pub(super) struct World {
     pub(super) now_ms: i64,
     pub(super) problems: Vec<String>,
     pub(super) waits: bool,
+    pub(super) publish_failure: Option<String>,
     version: u64,
     changed: bool,
 }
@@ -61,6 +62,7 @@ impl World {
             now_ms: NOW_MS,
             problems: Vec::new(),
             waits: false,
+            publish_failure: None,
             version: 1,
             changed: true,
         };
@@ -181,6 +183,7 @@ impl World {
             cluster_changed: std::mem::take(&mut self.changed),
             published: &self.published,
             pods: &self.pods,
+            publish_failure: self.publish_failure.as_deref(),
             operator_namespace: "torwart-system",
             gateway: "default",
         };
@@ -228,7 +231,7 @@ impl World {
                     after.index.as_mut().unwrap().resource_version = version;
                     wrote.index = true;
                 }
-                Write::Status(StatusWrite { object, status }) => {
+                Write::Status(StatusWrite { object, uid: _, status }) => {
                     self.change(&object, |seen| seen.status = status);
                     wrote.statuses.push(object);
                 }

@@ -71,6 +71,7 @@ fn mk_published() -> Published {
         cluster_changed: true,
         published: &Published::default(),
         pods: &Pods { asked_at: 1, ..Pods::default() },
+        publish_failure: None,
         operator_namespace: "torwart-system",
         gateway: "default",
     };

@@ -308,3 +308,40 @@ fn every_refusal_says_whose_fault_it_is() {
         assert_eq!(errors.iter().map(|error| error.cause).collect::<Vec<_>>(), [wanted], "{name}");
     }
 }
+
+#[test]
+fn a_name_for_another_host_is_no_service_of_ones_own() {
+    let tenants = "[{namespaces: [a], domains: [\"*\"]}]";
+    let mut inputs = mk_cluster_inputs(tenants, &[mk_domain_in("a", "x", &["a.example"], "")], None);
+    let first = compile(&inputs);
+    assert_eq!(errors(&first, "a", "x"), [""; 0]);
+    inputs.resolutions.external.insert(("a".to_owned(), "mail".to_owned()));
+    inputs.last = first.snapshot;
+    let second = compile(&inputs);
+    let said = errors(&second, "a", "x");
+    assert!(said[0].contains("ExternalName"), "{said:?}");
+    // Nor does the form hold on that was accepted while it was another Service.
+    assert_eq!(object_of(&second, "a.example").as_deref(), Some("held"));
+}
+
+/// The namespaces of the tenants lose their labels: what they had is not permitted any more, all at once.
+#[test]
+fn a_mass_removal_is_held_though_nothing_of_the_last_policy_is_permitted_any_more() {
+    let tenants = "[{namespaceSelector: {matchLabels: {team: a}}, domains: [\"*\"]}]";
+    let domains: Vec<String> =
+        (0..12).map(|n| mk_domain_in("a", &format!("d{n}"), &[&format!("d{n}.example")], "")).collect();
+    let first = compile(&mk_cluster_inputs(tenants, &domains, None));
+    assert_eq!(first.policy.as_ref().unwrap().domains.len(), 12);
+    let unlabelled =
+        Inputs { tenancy: mk_cluster(&["b"]), ..mk_cluster_inputs(tenants, &domains, Some(&first)) };
+    let gone = Inputs { tenancy: mk_cluster(&["b"]), ..mk_cluster_inputs(tenants, &[], Some(&first)) };
+    for inputs in [unlabelled, gone] {
+        let held = compile(&inputs);
+        let removal = held.mass_removal.as_ref().unwrap();
+        assert_eq!((removal.removed, removal.of), (12, 12));
+        assert_eq!(held.policy.as_ref().unwrap().domains.len(), 12);
+        // And again, from what is published then.
+        let again = compile(&Inputs { last: held.snapshot.clone(), ..inputs });
+        assert_eq!(again.snapshot.unwrap().revision, held.snapshot.unwrap().revision);
+    }
+}
