@@ -271,4 +271,15 @@ mod tests {
         assert!(changes_within(&mut leadership, 2).await && !leadership.holds());
         assert!(!changes_within(&mut leadership, 60).await);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_ends_with_the_leadership_and_none_begins_after_it() {
+        let (told, until) = watch::channel(Some(Instant::now() + Duration::from_secs(1)));
+        let leadership = Leadership { until, told: true };
+        assert_eq!(leadership.within(async { 1 }).await, Some(1));
+        assert_eq!(leadership.within(sleep(Duration::from_secs(5))).await, None);
+        assert_eq!(leadership.within(async { 1 }).await, None, "it is over by now");
+        told.send_replace(None);
+        assert_eq!(leadership.within(async { 1 }).await, None);
+    }
 }

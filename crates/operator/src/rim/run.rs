@@ -174,6 +174,8 @@ enum Next {
     GoOn,
     /// After a pause: not everything could be written.
     TryAgain,
+    /// After a pause, whatever comes meanwhile: the API server takes nothing, or not from us.
+    StandOff,
 }
 
 /// What the loop knows.
@@ -227,7 +229,6 @@ impl Reconciler {
             self.metrics.leader.set(i64::from(self.leadership.holds()));
             if !self.leadership.holds() {
                 self.published = None;
-                self.known = None;
                 self.cluster = None;
                 cluster_changed = true;
                 continue;
@@ -250,6 +251,11 @@ impl Reconciler {
                 }
                 Next::TryAgain => {
                     again = Instant::now() + pause;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Next::StandOff => {
+                    sleep(pause).await;
+                    again = Instant::now();
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
@@ -286,7 +292,7 @@ impl Reconciler {
                     Err(error) => {
                         tracing::warn!(%error, "what is published can't be read; it is tried again");
                         self.metrics.reconciled(End::Failed);
-                        return Next::TryAgain;
+                        return Next::StandOff;
                     }
                 }
             }
@@ -319,7 +325,7 @@ impl Reconciler {
                 (End::Failed, Next::TryAgain)
             }
             Outcome::Conflict => (End::Conflict, Next::TryAgain),
-            Outcome::Failed(_) => (End::Failed, Next::TryAgain),
+            Outcome::Failed(_) => (End::Failed, Next::StandOff),
         };
         if let Some(snapshot) = self.published.as_ref().and_then(|published| published.snapshot.as_ref()) {
             self.known = Some(Arc::clone(snapshot));

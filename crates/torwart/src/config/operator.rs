@@ -86,3 +86,26 @@ fn own_namespace() -> String {
     let own = own.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     own.unwrap_or_else(|| USUAL_NAMESPACE.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_has_no_name_whose_config_maps_could_be_anothers() {
+        for (name, wanted) in [
+            ("default", true),
+            ("default-40", true),
+            ("default-3", true),
+            ("default-zz", true),
+            ("a-00-x", true),
+            ("default-00", false),
+            ("default-3f", false),
+            ("Default", false),
+            ("a.b", false),
+            ("", false),
+        ] {
+            assert_eq!(gateway_name(name).is_ok(), wanted, "{name}");
+        }
+    }
+}

@@ -175,3 +175,21 @@ fn a_config_map_gives_its_authority_or_nothing() {
     assert_eq!(read(json!({"data": {"other": "x"}})), None);
     assert_eq!(read(json!({})), None);
 }
+
+#[test]
+fn of_authorities_that_are_too_large_only_so_much_is_kept_that_they_are_seen_to_be() {
+    let kept = |text: &str| {
+        authority(ConfigMap {
+            data: Some([("ca.crt".to_owned(), text.to_owned())].into()),
+            ..ConfigMap::default()
+        })
+    };
+    assert_eq!(authority(ConfigMap::default()), None);
+    let most = "x".repeat(MAX_AUTHORITY);
+    assert_eq!(kept(&most).as_deref(), Some(&*most));
+    // Not within a character.
+    for text in ["x".repeat(1 << 20), "ä".repeat(1 << 19)] {
+        let length = kept(&text).unwrap().len();
+        assert!((MAX_AUTHORITY + 1..MAX_AUTHORITY + 4).contains(&length), "{length}");
+    }
+}
