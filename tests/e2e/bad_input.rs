@@ -1,5 +1,5 @@
-//! Peers that are broken or hostile, against a process that may have 256 MiB: bounded memory, the right reply,
-//! and nobody else notices.
+//! Peers that are broken or hostile, against a process that may have 256 MiB beside its own program: bounded memory, the
+//! right reply, and nobody else notices.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;

@@ -215,7 +215,8 @@ impl GatewayBuilder {
         self
     }
 
-    /// Caps the address space of the process that takes mail with prlimit, in bytes: what `ulimit -v` does.
+    /// Caps the address space of the process that takes mail with prlimit, in bytes beside those of the program itself:
+    /// what `ulimit -v` does.
     pub fn address_space(mut self, bytes: u64) -> Self {
         self.address_space = Some(bytes);
         self

@@ -177,7 +177,7 @@ impl PartBuilder {
         self.flag("--verdict", format!("http://{}", verdict.listen))
     }
 
-    /// Caps the address space with prlimit, in bytes: what `ulimit -v` does.
+    /// Caps the address space with prlimit, in bytes beside those of the program itself: what `ulimit -v` does.
     pub fn address_space(mut self, bytes: u64) -> Self {
         self.address_space = Some(bytes);
         self
@@ -229,7 +229,7 @@ impl PartBuilder {
         let mut command = match self.address_space {
             Some(bytes) => {
                 let mut command = Command::new("prlimit");
-                command.arg(format!("--as={bytes}")).arg(binary);
+                command.arg(format!("--as={}", bytes + loaded_size(binary))).arg(binary);
                 command
             }
             None => Command::new(binary),
@@ -252,4 +252,24 @@ impl PartBuilder {
         }
         Process::start_with(&mut command, self.log.as_deref(), self.shared.as_ref())
     }
+}
+
+/// What a program's own code and data take, twice as large in a debug build as in a release: its loadable segments (elf(5):
+/// `Elf64_Ehdr`, `Elf64_Phdr`).
+#[track_caller]
+fn loaded_size(binary: &Path) -> u64 {
+    let mut start = vec![0; 64 << 10];
+    let length =
+        std::fs::File::open(binary).and_then(|mut file| std::io::Read::read(&mut file, &mut start)).unwrap();
+    start.truncate(length);
+    let number = |at: usize, octets: usize| {
+        let mut value = [0; 8];
+        value[..octets].copy_from_slice(&start[at..at + octets]);
+        u64::from_le_bytes(value)
+    };
+    let place = |at: u64| usize::try_from(at).unwrap();
+    let (headers, entry, count) = (place(number(32, 8)), place(number(54, 2)), place(number(56, 2)));
+    let segments = (0..count).map(|index| headers + index * entry);
+    const PT_LOAD: u64 = 1;
+    segments.filter(|at| number(*at, 4) == PT_LOAD).map(|at| number(at + 40, 8)).sum()
 }
