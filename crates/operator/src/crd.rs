@@ -1,5 +1,5 @@
 //! The CustomResourceDefinitions, made from the types in `torwart-api`: what their comments and serde attributes say,
-//! with the maxima and rules of [`rules`] put in.
+//! with the maxima and rules of `crd/rules.rs` put in.
 
 mod rules;
 
