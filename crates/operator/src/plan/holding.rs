@@ -154,8 +154,7 @@ impl Holding<'_> {
         let generation = seen.generation;
         let first = self.first(&seen.object);
         let has_it = |report: &Result<Arc<crate::values::PodReport>, String>| {
-            // A higher one is of a publication that is gone: etcd was restored, or it is another gateway's pod.
-            report.as_ref().is_ok_and(|report| (first..=self.sequence.max(first)).contains(&sequence(report)))
+            report.as_ref().is_ok_and(|report| sequence(report) >= first)
         };
         let ready = &self.pods.ready;
         let waiting: Vec<_> = ready.iter().filter(|(_, report)| !has_it(report)).collect();
@@ -185,9 +184,6 @@ impl Holding<'_> {
             .iter()
             .take(NAMED)
             .map(|(name, report)| match report {
-                Ok(report) if sequence(report) > self.sequence => {
-                    format!("{name} (runs publication {}, newer than {})", sequence(report), self.sequence)
-                }
                 Ok(_) => (*name).clone(),
                 Err(error) => format!("{name} (no answer: {})", super::compiled::clip(error.clone(), 200)),
             })

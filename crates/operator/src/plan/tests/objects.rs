@@ -400,25 +400,3 @@ fn what_a_pod_says_of_an_older_route_is_not_the_new_ones() {
     world.step();
     assert_eq!(world.shown(&a, "UpstreamReachable"), "False Unreachable", "it runs the new one and says so");
 }
-
-/// After etcd was restored from a backup, say.
-#[test]
-fn a_pod_that_runs_something_newer_than_what_is_published_does_not_count_as_having_it() {
-    let mut world = World::new(&format!("{GATEWAY}---\n{}", mk_domain("a", "a.example", "")));
-    world.pod("v-0", 0);
-    world.settle();
-    world.apply(&mk_domain("b", "b.example", ""));
-    world.step();
-    let sequence = world.sequence();
-    world.pod("v-0", sequence + 1);
-    // A message that alone is new is written now and then.
-    world.step();
-    world.now_ms += 600_000;
-    world.step();
-    assert_eq!(world.shown(&mail_domain("b"), "Programmed"), "False Pending");
-    let message = world.condition(&mail_domain("b"), "Programmed").message;
-    assert!(message.contains(&format!("v-0 (runs publication {}", sequence + 1)), "{message}");
-    world.pod("v-0", sequence);
-    world.step();
-    assert_eq!(world.shown(&mail_domain("b"), "Programmed"), "True Programmed");
-}
