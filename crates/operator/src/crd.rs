@@ -3,19 +3,21 @@
 
 mod rules;
 
+use std::borrow::Cow;
+
 use kube_core::schema::{OptionalEnum, OptionalIntOrString, StructuralSchemaRewriter};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use torwart_api::{MailDomainSpec, MailDomainStatus, MailGatewaySpec, MailGatewayStatus};
 
-use self::rules::{DOMAIN_RULES, GATEWAY_RULES, Rule};
+use self::rules::Rule;
 
 /// What `kubectl` shows of an object.
 struct Column {
     name: &'static str,
     kind: &'static str,
-    path: &'static str,
+    path: Cow<'static, str>,
     /// Above 0: only with `-o wide`.
     priority: u32,
 }
@@ -25,13 +27,18 @@ pub fn crds() -> [Value; 2] {
     let gateway = definition(
         Names { kind: "MailGateway", plural: "mailgateways", short: "mgw", scope: "Cluster" },
         "The installation: who it is, who may use it, and what holds for every mail domain.",
-        schema::<MailGatewaySpec>(&GATEWAY_RULES),
-        schema::<MailGatewayStatus>(&rules::STATUS_RULES),
+        schema::<MailGatewaySpec>(&rules::of_gateway()),
+        schema::<MailGatewayStatus>(&rules::of_status()),
         &[
-            Column { name: "Hostname", kind: "string", path: ".spec.hostname", priority: 0 },
+            Column { name: "Hostname", kind: "string", path: Cow::Borrowed(".spec.hostname"), priority: 0 },
             condition("Accepted", 0),
             condition("Programmed", 0),
-            Column { name: "Domains", kind: "integer", path: ".status.mailDomains", priority: 0 },
+            Column {
+                name: "Domains",
+                kind: "integer",
+                path: Cow::Borrowed(".status.mailDomains"),
+                priority: 0,
+            },
             condition("ClientIPPreserved", 1),
             condition("ListsUsable", 1),
             condition("ReputationClean", 1),
@@ -41,25 +48,15 @@ pub fn crds() -> [Value; 2] {
     let domain = definition(
         Names { kind: "MailDomain", plural: "maildomains", short: "md", scope: "Namespaced" },
         "Mail domains that share a route and a policy.",
-        schema::<MailDomainSpec>(&DOMAIN_RULES),
-        schema::<MailDomainStatus>(&rules::STATUS_RULES),
+        schema::<MailDomainSpec>(&rules::of_domain()),
+        schema::<MailDomainStatus>(&rules::of_status()),
         &[
-            Column { name: "Domains", kind: "string", path: ".spec.domains", priority: 0 },
-            Column { name: "Mode", kind: "string", path: ".status.greylisting", priority: 0 },
+            Column { name: "Domains", kind: "string", path: Cow::Borrowed(".spec.domains"), priority: 0 },
+            Column { name: "Mode", kind: "string", path: Cow::Borrowed(".status.greylisting"), priority: 0 },
             condition("Accepted", 0),
             condition("Programmed", 0),
-            Column {
-                name: "Upstream",
-                kind: "string",
-                path: ".status.conditions[?(@.type==\"UpstreamReachable\")].status",
-                priority: 0,
-            },
-            Column {
-                name: "Reason",
-                kind: "string",
-                path: ".status.conditions[?(@.type==\"Ready\")].reason",
-                priority: 1,
-            },
+            of_condition("Upstream", "UpstreamReachable", "status"),
+            Column { priority: 1, ..of_condition("Reason", "Ready", "reason") },
             AGE,
         ],
     );
@@ -91,17 +88,17 @@ struct Names {
     scope: &'static str,
 }
 
-const AGE: Column = Column { name: "Age", kind: "date", path: ".metadata.creationTimestamp", priority: 0 };
+const AGE: Column =
+    Column { name: "Age", kind: "date", path: Cow::Borrowed(".metadata.creationTimestamp"), priority: 0 };
 
 fn condition(kind: &'static str, priority: u32) -> Column {
-    let path = match kind {
-        "Accepted" => ".status.conditions[?(@.type==\"Accepted\")].status",
-        "Programmed" => ".status.conditions[?(@.type==\"Programmed\")].status",
-        "ClientIPPreserved" => ".status.conditions[?(@.type==\"ClientIPPreserved\")].status",
-        "ListsUsable" => ".status.conditions[?(@.type==\"ListsUsable\")].status",
-        _ => ".status.conditions[?(@.type==\"ReputationClean\")].status",
-    };
-    Column { name: kind, kind: "string", path, priority }
+    Column { priority, ..of_condition(kind, kind, "status") }
+}
+
+/// One field of a condition.
+fn of_condition(name: &'static str, kind: &str, field: &str) -> Column {
+    let path = format!(".status.conditions[?(@.type==\"{kind}\")].{field}").into();
+    Column { name, kind: "string", path, priority: 0 }
 }
 
 fn definition(names: Names, description: &str, spec: Value, status: Value, columns: &[Column]) -> Value {
@@ -161,13 +158,13 @@ fn schema<T: JsonSchema>(rules: &[Rule]) -> Value {
         root.remove("title");
     }
     for (path, additions) in rules {
-        apply(&mut schema, path, &additions());
+        apply(&mut schema, path, additions);
     }
     schema
 }
 
-/// Drops what says nothing to an API server: that an optional field may be null, and the formats of numbers that
-/// OpenAPI does not have.
+/// Drops what says nothing to an API server, or too much: that an optional field may be null, the formats of numbers that
+/// OpenAPI does not have, defaults.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
@@ -177,9 +174,8 @@ fn tidy(schema: &mut Value) {
             {
                 map.remove("format");
             }
-            if map.get("default").is_some_and(|default| !default.is_object()) || map.contains_key("default") {
-                map.remove("default");
-            }
+            // A default would hide that the gateway's holds.
+            map.remove("default");
             if map.get("minimum").and_then(Value::as_f64) == Some(0.0) {
                 map.insert("minimum".to_owned(), json!(0));
             }

@@ -165,22 +165,20 @@ impl Planner {
             let (writes, published) = nothing();
             return (writes, published, mass_removal);
         }
+        let failed = || {
+            inputs.publish_failure.map(|error| Hold {
+                reason: reasons::PUBLISH_FAILED,
+                message: format!(
+                    "the policy could not be published: {error}; it is tried again, and what was published last holds"
+                ),
+            })
+        };
         let skew = publication::format_skew(inputs.published, inputs.pods);
-        let pieces = match skew.or_else(|| self.too_large.clone()) {
+        let pieces = match skew.or_else(|| self.too_large.clone()).or_else(failed) {
             Some(hold) => Err(hold),
             None => Pieces::new(snapshot, inputs.published)
                 .inspect_err(|hold| self.too_large = Some(hold.clone())),
         };
-        let pieces = pieces.and_then(|pieces| match inputs.publish_failure {
-            Some(error) => Err(Hold {
-                reason: reasons::PUBLISH_FAILED,
-                message: format!(
-                    "the policy could not be published: {error}; it is tried again, and what was \
-                                  published last holds"
-                ),
-            }),
-            None => Ok(pieces),
-        });
         match pieces {
             Ok(pieces) => {
                 let (writes, published) = pieces.publish(snapshot, inputs.published, now_ms);

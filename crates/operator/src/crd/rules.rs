@@ -10,195 +10,180 @@ use torwart_api::limits::{
 };
 
 /// Where (see `apply`), and what is added there.
-pub(super) type Rule = (&'static str, fn() -> Map<String, Value>);
+pub(super) type Rule = (String, Map<String, Value>);
 
-pub(super) const DOMAIN_RULES: [Rule; 65] = [
-    ("gatewayRef.name", || text(MAX_NAME)),
-    ("domains", || with(list(MAX_DOMAINS), json!({ "minItems": 1, "x-kubernetes-list-type": "set" }))),
-    ("domains[]", || text(MAX_HOST)),
-    ("route.upstreams", || with(list(MAX_UPSTREAMS), json!({ "minItems": 1 }))),
-    ("route.upstreams[]", || {
-        cel(&[
-            ("has(self.host) != has(self.service)", "give either host or service"),
-            (
-                "!(has(self.service) && has(self.port))",
-                "port goes with host; a service has its own port field",
+pub(super) fn of_domain() -> Vec<Rule> {
+    let mut rules = vec![
+        at("gatewayRef.name", text(MAX_NAME)),
+        at("domains", with(list(MAX_DOMAINS), json!({ "minItems": 1, "x-kubernetes-list-type": "set" }))),
+        at("domains[]", text(MAX_HOST)),
+        at("route.upstreams", with(list(MAX_UPSTREAMS), json!({ "minItems": 1 }))),
+        at(
+            "route.upstreams[]",
+            cel(&[
+                ("has(self.host) != has(self.service)", "give either host or service"),
+                (
+                    "!(has(self.service) && has(self.port))",
+                    "port goes with host; a service has its own port field",
+                ),
+            ]),
+        ),
+        at("route.upstreams[].host", text(MAX_HOST)),
+        at("route.upstreams[].service.name", text(MAX_NAME)),
+        at("route.upstreams[].priority", range(0, u32::MAX)),
+        at("route.upstreams[].weight", range(1, 1_000)),
+        at("route.upstreams[].maxConnections", range(1, 10_000)),
+        at(
+            "route.tls",
+            cel(&[(
+                "!(has(self.implicit) && self.implicit && has(self.mode) && self.mode == 'Disabled')",
+                "implicit is true, but mode is Disabled; set mode to Opportunistic or Required",
+            )]),
+        ),
+        at("route.tls.serverName", text(MAX_HOST)),
+        at("route.tls.caRef.name", text(MAX_HOST)),
+    ];
+    for field in ["accept", "deny", "exempt"] {
+        rules.push(at(format!("recipients.{field}"), list(MAX_RECIPIENTS)));
+        rules.push(at(format!("recipients.{field}[]"), text(MAX_PATTERN)));
+    }
+    for score in [
+        "spf.failScore",
+        "spf.softFailScore",
+        "spf.permissiveScore",
+        "reverseDNS.missingScore",
+        "reverseDNS.mismatchScore",
+        "reverseDNS.genericScore",
+        "helo.invalidScore",
+        "helo.oursScore",
+        "senderDomain.missingScore",
+        "senderDomain.nullMXScore",
+        "dmarc.rejectScore",
+        "dmarc.quarantineScore",
+        "earlyTalker.score",
+    ] {
+        rules.push(at(format!("checks.{score}"), penalty()));
+    }
+    rules.extend(of_both());
+    rules.extend(of_what_a_gateway_gives_for_all(""));
+    rules
+}
+
+pub(super) fn of_gateway() -> Vec<Rule> {
+    let selector = "tenants[].namespaceSelector";
+    let mut rules = vec![
+        at("hostname", name(MAX_HOST)),
+        at("postmaster", text(MAX_PATTERN)),
+        at("removalGrace", at_most("168h", "removalGrace can be 168h (a week) at most")),
+        at("tenants", list(MAX_TENANTS)),
+        at(
+            "tenants[]",
+            cel(&[(
+                "(has(self.namespaces) && size(self.namespaces) > 0) || has(self.namespaceSelector)",
+                "it is for no namespace; give namespaces or namespaceSelector",
+            )]),
+        ),
+        at("tenants[].namespaces", list(MAX_TENANT_ENTRIES)),
+        at("tenants[].namespaces[]", text(MAX_NAME)),
+        at(
+            format!("{selector}.matchLabels"),
+            with(Map::new(), json!({ "maxProperties": MAX_SELECTOR_TERMS })),
+        ),
+        at(format!("{selector}.matchExpressions"), list(MAX_SELECTOR_TERMS)),
+        at(format!("{selector}.matchExpressions[].key"), text(317)),
+        at(format!("{selector}.matchExpressions[].values"), list(MAX_TENANT_ENTRIES)),
+        at(format!("{selector}.matchExpressions[].values[]"), text(63)),
+        at("tenants[].domains", with(list(MAX_TENANT_ENTRIES), json!({ "minItems": 1 }))),
+        at("tenants[].domains[]", text(MAX_HOST)),
+        at("tenants[].upstreams.hosts", list(MAX_TENANT_ENTRIES)),
+        at("tenants[].upstreams.hosts[]", text(MAX_HOST)),
+        at("tenants[].upstreams.cidrs", list(MAX_TENANT_ENTRIES)),
+    ];
+    for lists in ["dnsLists", "uriLists"] {
+        rules.extend([
+            at(lists, named(MAX_DNS_LISTS)),
+            at(format!("{lists}[].name"), name(MAX_NAME)),
+            at(format!("{lists}[].zone"), text(MAX_HOST)),
+            at(format!("{lists}[].keyFile"), text(MAX_HOST)),
+            at(format!("{lists}[].responses"), list(MAX_RESPONSES)),
+            at(
+                format!("{lists}[].responses[]"),
+                cel(&[(
+                    "has(self.bits) != (has(self.codes) && size(self.codes) > 0)",
+                    "give either codes or bits",
+                )]),
             ),
-        ])
-    }),
-    ("route.upstreams[].host", || text(MAX_HOST)),
-    ("route.upstreams[].service.name", || text(MAX_NAME)),
-    ("route.upstreams[].weight", || range(1, 1_000)),
-    ("route.upstreams[].maxConnections", || range(1, 10_000)),
-    ("route.tls", || {
-        cel(&[(
-            "!(has(self.implicit) && self.implicit && has(self.mode) && self.mode == 'Disabled')",
-            "implicit is true, but mode is Disabled; set mode to Opportunistic or Required",
-        )])
-    }),
-    ("route.tls.serverName", || text(MAX_HOST)),
-    ("route.tls.caRef.name", || text(MAX_HOST)),
-    ("greylisting", greylisting),
-    ("greylisting.exemptRecipients", || list(MAX_EXEMPT_RECIPIENTS)),
-    ("greylisting.exemptRecipients[]", || text(64)),
-    ("greylisting.prefix.ipv4", || range(8, 32)),
-    ("greylisting.prefix.ipv6", || range(32, 128)),
-    ("ipRanges", || named(MAX_IP_RANGES)),
-    ("ipRanges[].name", || with(text(MAX_NAME), json!({ "minLength": 1 }))),
-    ("ipRanges[].cidrs", || with(list(MAX_CIDRS), json!({ "minItems": 1 }))),
-    ("senders.allow", || list(MAX_SENDERS)),
-    ("senders.allow[].pattern", || text(MAX_PATTERN)),
-    ("senders.allow[].clients", || list(MAX_SENDER_CLIENTS)),
-    ("senders.allow[].reason", || text(MAX_TEXT)),
-    ("senders.deny", || list(MAX_SENDERS)),
-    ("senders.deny[].pattern", || text(MAX_PATTERN)),
-    ("senders.deny[].clients", || list(MAX_SENDER_CLIENTS)),
-    ("senders.deny[].reason", || text(MAX_TEXT)),
-    ("recipients.accept", || list(MAX_RECIPIENTS)),
-    ("recipients.accept[]", || text(MAX_PATTERN)),
-    ("recipients.deny", || list(MAX_RECIPIENTS)),
-    ("recipients.deny[]", || text(MAX_PATTERN)),
-    ("recipients.exempt", || list(MAX_RECIPIENTS)),
-    ("recipients.exempt[]", || text(MAX_PATTERN)),
-    ("checks.dnsLists.only", || list(MAX_DNS_LISTS)),
-    ("checks.dnsLists.only[]", || text(MAX_NAME)),
-    ("checks.uriLists.only", || list(MAX_DNS_LISTS)),
-    ("checks.uriLists.only[]", || text(MAX_NAME)),
-    ("checks.spf.failScore", || penalty()),
-    ("checks.spf.softFailScore", || penalty()),
-    ("checks.spf.permissiveScore", || penalty()),
-    ("checks.reverseDNS.missingScore", || penalty()),
-    ("checks.reverseDNS.mismatchScore", || penalty()),
-    ("checks.reverseDNS.genericScore", || penalty()),
-    ("checks.helo.invalidScore", || penalty()),
-    ("checks.helo.oursScore", || penalty()),
-    ("checks.senderDomain.missingScore", || penalty()),
-    ("checks.senderDomain.nullMXScore", || penalty()),
-    ("checks.dmarc.rejectScore", || penalty()),
-    ("checks.dmarc.quarantineScore", || penalty()),
-    ("checks.arc.trustedSealers", || list(MAX_TRUSTED_SEALERS)),
-    ("checks.arc.trustedSealers[]", || text(MAX_HOST)),
-    ("checks.earlyTalker.score", || penalty()),
-    ("checks.earlyTalker.greetDelay", || {
-        cel(&[(
-            "!self.matches('^([0-9]+(h|m|s|ms))+$') || duration(self) <= duration('60s')",
-            "greetDelay can be 60s at most",
-        )])
-    }),
-    ("scoring", scoring),
-    ("scoring.tagAt", || score()),
-    ("scoring.greylistAt", || score()),
-    ("scoring.rejectAt", || score()),
-    ("limits.recipients", || range(1, 10_000)),
-    ("enforcement", Map::new),
-    ("greylisting.autoPassAfter", || range(0, MAX_AUTO_PASS_AFTER)),
-    ("route.upstreams[].priority", || range(0, u32::MAX)),
-    ("ipRanges[].priority", || range(i32::MIN, i32::MAX)),
-    ("recipients", Map::new),
-    ("limits", Map::new),
-];
-
-pub(super) const GATEWAY_RULES: [Rule; 72] = [
-    ("hostname", || with(text(MAX_HOST), json!({ "minLength": 1 }))),
-    ("postmaster", || text(MAX_PATTERN)),
-    ("removalGrace", || {
-        cel(&[(
-            "!self.matches('^([0-9]+(h|m|s|ms))+$') || duration(self) <= duration('168h')",
-            "removalGrace can be 168h (a week) at most",
-        )])
-    }),
-    ("tenants", || list(MAX_TENANTS)),
-    ("tenants[]", || {
-        cel(&[(
-            "(has(self.namespaces) && size(self.namespaces) > 0) || has(self.namespaceSelector)",
-            "it is for no namespace; give namespaces or namespaceSelector",
-        )])
-    }),
-    ("tenants[].namespaces", || list(MAX_TENANT_ENTRIES)),
-    ("tenants[].namespaces[]", || text(MAX_NAME)),
-    ("tenants[].namespaceSelector.matchLabels", || {
-        with(Map::new(), json!({ "maxProperties": MAX_SELECTOR_TERMS }))
-    }),
-    ("tenants[].namespaceSelector.matchExpressions", || list(MAX_SELECTOR_TERMS)),
-    ("tenants[].namespaceSelector.matchExpressions[].key", || text(317)),
-    ("tenants[].namespaceSelector.matchExpressions[].values", || list(MAX_TENANT_ENTRIES)),
-    ("tenants[].namespaceSelector.matchExpressions[].values[]", || text(63)),
-    ("tenants[].domains", || with(list(MAX_TENANT_ENTRIES), json!({ "minItems": 1 }))),
-    ("tenants[].domains[]", || text(MAX_HOST)),
-    ("tenants[].upstreams.hosts", || list(MAX_TENANT_ENTRIES)),
-    ("tenants[].upstreams.hosts[]", || text(MAX_HOST)),
-    ("tenants[].upstreams.cidrs", || list(MAX_TENANT_ENTRIES)),
-    ("dnsLists", || named(MAX_DNS_LISTS)),
-    ("dnsLists[].name", || with(text(MAX_NAME), json!({ "minLength": 1 }))),
-    ("dnsLists[].zone", || text(MAX_HOST)),
-    ("dnsLists[].keyFile", || text(MAX_HOST)),
-    ("dnsLists[].responses", || list(MAX_RESPONSES)),
-    ("dnsLists[].responses[]", response),
-    ("dnsLists[].responses[].codes", || list(MAX_RESPONSES)),
-    ("dnsLists[].responses[].codes[]", || text(31)),
-    ("dnsLists[].responses[].bits", || range(1, 255)),
-    ("dnsLists[].responses[].score", || score()),
-    ("dnsLists[].probe.listed", || text(MAX_HOST)),
-    ("dnsLists[].probe.notListed", || text(MAX_HOST)),
-    ("uriLists", || named(MAX_DNS_LISTS)),
-    ("uriLists[].name", || with(text(MAX_NAME), json!({ "minLength": 1 }))),
-    ("uriLists[].zone", || text(MAX_HOST)),
-    ("uriLists[].keyFile", || text(MAX_HOST)),
-    ("uriLists[].responses", || list(MAX_RESPONSES)),
-    ("uriLists[].responses[]", response),
-    ("uriLists[].responses[].codes", || list(MAX_RESPONSES)),
-    ("uriLists[].responses[].codes[]", || text(31)),
-    ("uriLists[].responses[].bits", || range(1, 255)),
-    ("uriLists[].responses[].score", || score()),
-    ("uriLists[].probe.listed", || text(MAX_HOST)),
-    ("uriLists[].probe.notListed", || text(MAX_HOST)),
-    ("senders.allow", || list(MAX_SENDERS)),
-    ("senders.allow[].pattern", || text(MAX_PATTERN)),
-    ("senders.allow[].clients", || list(MAX_SENDER_CLIENTS)),
-    ("senders.allow[].reason", || text(MAX_TEXT)),
-    ("senders.deny", || list(MAX_SENDERS)),
-    ("senders.deny[].pattern", || text(MAX_PATTERN)),
-    ("senders.deny[].clients", || list(MAX_SENDER_CLIENTS)),
-    ("senders.deny[].reason", || text(MAX_TEXT)),
-    ("ipRanges", || named(MAX_IP_RANGES)),
-    ("ipRanges[].name", || with(text(MAX_NAME), json!({ "minLength": 1 }))),
-    ("ipRanges[].cidrs", || with(list(MAX_CIDRS), json!({ "minItems": 1 }))),
-    ("defaults.greylisting", greylisting),
-    ("defaults.greylisting.exemptRecipients", || list(MAX_EXEMPT_RECIPIENTS)),
-    ("defaults.greylisting.exemptRecipients[]", || text(64)),
-    ("defaults.greylisting.prefix.ipv4", || range(8, 32)),
-    ("defaults.greylisting.prefix.ipv6", || range(32, 128)),
-    ("defaults.checks.dnsLists.only", || list(MAX_DNS_LISTS)),
-    ("defaults.checks.dnsLists.only[]", || text(MAX_NAME)),
-    ("defaults.checks.uriLists.only", || list(MAX_DNS_LISTS)),
-    ("defaults.checks.uriLists.only[]", || text(MAX_NAME)),
-    ("defaults.checks.arc.trustedSealers", || list(MAX_TRUSTED_SEALERS)),
-    ("defaults.checks.arc.trustedSealers[]", || text(MAX_HOST)),
-    ("defaults.checks.earlyTalker.greetDelay", || {
-        cel(&[(
-            "!self.matches('^([0-9]+(h|m|s|ms))+$') || duration(self) <= duration('60s')",
-            "greetDelay can be 60s at most",
-        )])
-    }),
-    ("defaults.scoring", scoring),
-    ("defaults.scoring.tagAt", || score()),
-    ("defaults.scoring.greylistAt", || score()),
-    ("defaults.scoring.rejectAt", || score()),
-    ("defaults.limits.recipients", || range(1, 10_000)),
-    ("defaults.greylisting.autoPassAfter", || range(0, MAX_AUTO_PASS_AFTER)),
-    ("ipRanges[].priority", || range(i32::MIN, i32::MAX)),
-    ("defaults", Map::new),
-];
+            at(format!("{lists}[].responses[].codes"), list(MAX_RESPONSES)),
+            at(format!("{lists}[].responses[].codes[]"), text(31)),
+            at(format!("{lists}[].responses[].bits"), range(1, 255)),
+            at(format!("{lists}[].responses[].score"), score()),
+            at(format!("{lists}[].probe.listed"), text(MAX_HOST)),
+            at(format!("{lists}[].probe.notListed"), text(MAX_HOST)),
+        ]);
+    }
+    rules.extend(of_both());
+    rules.extend(of_what_a_gateway_gives_for_all("defaults."));
+    rules
+}
 
 /// `metav1.Condition`'s own bounds.
-pub(super) const STATUS_RULES: [Rule; 4] = [
-    ("conditions", || {
-        with(list(16), json!({ "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"] }))
-    }),
-    ("conditions[].type", || text(316)),
-    ("conditions[].reason", || text(1_024)),
-    ("conditions[].message", || text(32_768)),
-];
+pub(super) fn of_status() -> Vec<Rule> {
+    let keys = json!({ "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"] });
+    vec![
+        at("conditions", with(list(16), keys)),
+        at("conditions[].type", text(316)),
+        at("conditions[].reason", text(1_024)),
+        at("conditions[].message", text(32_768)),
+    ]
+}
+
+/// Fields that a MailGateway and a MailDomain both have.
+fn of_both() -> Vec<Rule> {
+    let mut rules = vec![
+        at("ipRanges", named(MAX_IP_RANGES)),
+        at("ipRanges[].name", name(MAX_NAME)),
+        at("ipRanges[].cidrs", with(list(MAX_CIDRS), json!({ "minItems": 1 }))),
+        at("ipRanges[].priority", range(i32::MIN, i32::MAX)),
+    ];
+    for senders in ["senders.allow", "senders.deny"] {
+        rules.extend([
+            at(senders, list(MAX_SENDERS)),
+            at(format!("{senders}[].pattern"), text(MAX_PATTERN)),
+            at(format!("{senders}[].clients"), list(MAX_SENDER_CLIENTS)),
+            at(format!("{senders}[].reason"), text(MAX_TEXT)),
+        ]);
+    }
+    rules
+}
+
+/// Fields of a MailDomain that a MailGateway has under `defaults`.
+fn of_what_a_gateway_gives_for_all(below: &str) -> Vec<Rule> {
+    let at = |path: &str, additions| at(format!("{below}{path}"), additions);
+    vec![
+        at("greylisting", greylisting()),
+        at("greylisting.autoPassAfter", range(0, MAX_AUTO_PASS_AFTER)),
+        at("greylisting.exemptRecipients", list(MAX_EXEMPT_RECIPIENTS)),
+        at("greylisting.exemptRecipients[]", text(64)),
+        at("greylisting.prefix.ipv4", range(8, 32)),
+        at("greylisting.prefix.ipv6", range(32, 128)),
+        at("checks.dnsLists.only", list(MAX_DNS_LISTS)),
+        at("checks.dnsLists.only[]", text(MAX_NAME)),
+        at("checks.uriLists.only", list(MAX_DNS_LISTS)),
+        at("checks.uriLists.only[]", text(MAX_NAME)),
+        at("checks.arc.trustedSealers", list(MAX_TRUSTED_SEALERS)),
+        at("checks.arc.trustedSealers[]", text(MAX_HOST)),
+        at("checks.earlyTalker.greetDelay", at_most("60s", "greetDelay can be 60s at most")),
+        at("scoring", scoring()),
+        at("scoring.tagAt", score()),
+        at("scoring.greylistAt", score()),
+        at("scoring.rejectAt", score()),
+        at("limits.recipients", range(1, 10_000)),
+    ]
+}
+
+fn at(path: impl Into<String>, additions: Map<String, Value>) -> Rule {
+    (path.into(), additions)
+}
 
 fn with(mut map: Map<String, Value>, more: Value) -> Map<String, Value> {
     if let Value::Object(more) = more {
@@ -209,6 +194,11 @@ fn with(mut map: Map<String, Value>, more: Value) -> Map<String, Value> {
 
 fn text(longest: usize) -> Map<String, Value> {
     with(Map::new(), json!({ "maxLength": longest }))
+}
+
+/// One that can't be empty.
+fn name(longest: usize) -> Map<String, Value> {
+    with(text(longest), json!({ "minLength": 1 }))
 }
 
 fn list(longest: usize) -> Map<String, Value> {
@@ -240,6 +230,12 @@ fn cel(rules: &[(&str, &str)]) -> Map<String, Value> {
     with(Map::new(), json!({ "x-kubernetes-validations": rules }))
 }
 
+/// Of a duration. What is none is refused by the type's own rule, in its words.
+fn at_most(longest: &str, message: &str) -> Map<String, Value> {
+    let rule = format!("!self.matches('^([0-9]+(h|m|s|ms))+$') || duration(self) <= duration('{longest}')");
+    cel(&[(&rule, message)])
+}
+
 fn greylisting() -> Map<String, Value> {
     cel(&[
         (
@@ -268,8 +264,4 @@ fn scoring() -> Map<String, Value> {
             "greylistAt is above rejectAt: it would never come to that",
         ),
     ])
-}
-
-fn response() -> Map<String, Value> {
-    cel(&[("has(self.bits) != (has(self.codes) && size(self.codes) > 0)", "give either codes or bits")])
 }

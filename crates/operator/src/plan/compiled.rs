@@ -57,22 +57,20 @@ impl Compiled {
     /// up those of others.
     pub(super) fn new(inputs: &Inputs<'_>, now: i64) -> Self {
         let mut compiled = Self::of(inputs, now);
-        let mut fitting: Option<Cluster> = None;
+        let mut cluster = Arc::clone(inputs.cluster);
         for _ in 0..MOST_ROUNDS {
             let Some(snapshot) = &compiled.snapshot else { break };
             let too_large = publication::too_large(snapshot, inputs.published);
             if too_large.is_empty() {
                 break;
             }
-            let mut cluster = fitting.take().unwrap_or_else(|| (**inputs.cluster).clone());
+            let fitting = Arc::make_mut(&mut cluster);
             for (object, message) in too_large {
-                if let Some(seen) = cluster.objects.get_mut(&object) {
+                if let Some(seen) = fitting.objects.get_mut(&object) {
                     *seen = Arc::new(set_aside(seen, message));
                 }
             }
-            let cluster = Arc::new(cluster);
             compiled = Self::of(&Inputs { cluster: &cluster, ..*inputs }, now);
-            fitting = Some((*cluster).clone());
         }
         Self { cluster: inputs.cluster.clone(), ..compiled }
     }
