@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use kube::Client;
 use kube::runtime::utils::Backoff as _;
 use kube::runtime::watcher::DefaultBackoff;
-use kube::{Client, Config};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -78,24 +78,19 @@ const TOLD_AGAIN: Duration = Duration::from_secs(600);
 /// `DefaultBackoff` goes from 0.8 s to 30 s, made for clients that ask for whole lists. This is one small object, and a
 /// verdict that starts has nothing to answer by until it has it.
 const HASTE: u32 = 3;
-/// A connection within a cluster takes milliseconds.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A client by what the process has: `KUBECONFIG`, or the files of a pod's ServiceAccount. Connects to nothing yet.
 ///
 /// # Errors
 /// If it has neither, or they can't be used; for people.
 pub async fn client() -> Result<Client, String> {
-    let mut config = Config::infer().await.map_err(|error| match error {
+    let config = crate::client::config().await.map_err(|error| match error {
         // Outside of a cluster people mean their own file.
         error if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => {
             format!("neither in a pod with a ServiceAccount, nor a usable KUBECONFIG: {error}")
         }
         error => error.to_string(),
     })?;
-    config.connect_timeout = Some(CONNECT_LIMIT);
-    // Waiting is done here.
-    config.default_retry = false;
     Client::try_from(config).map_err(|error| error.to_string())
 }
 

@@ -8,6 +8,7 @@
 //!   ConfigMaps --follow--> Publication --> a verdict process
 //! ```
 
+mod client;
 pub mod crd;
 pub mod follow;
 pub mod names;

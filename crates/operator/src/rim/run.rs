@@ -22,7 +22,7 @@ use super::published::ConfigMaps;
 use super::watched::{Changes, WATCH_LASTS, Watched};
 use crate::names::{index_name, slot_name};
 use crate::plan::{Inputs, Plan, Planner};
-use crate::values::{Cluster, Pods, Published};
+use crate::values::{Cluster, Pods, Published, Write};
 
 /// What an operator is told.
 #[derive(Clone, Debug)]
@@ -75,9 +75,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const LAG: Duration = Duration::from_secs(3);
 const LONGEST_LAG: Duration = Duration::from_secs(300);
 
-/// To connect to the API server.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
 /// Silence of the API server before a connection counts as dead: a page of a list takes less, and a watch ends before.
 const READ_LIMIT: Duration = Duration::from_secs(WATCH_LASTS as u64 + 15);
 
@@ -90,12 +87,9 @@ impl Operator {
     /// # Errors
     /// If there is no configuration, or none that can be used.
     pub async fn start(settings: Settings, registry: &Registry) -> Result<Self, StartError> {
-        let mut config = kube::Config::infer().await?;
-        config.connect_timeout = Some(CONNECT_LIMIT);
+        let mut config = crate::client::config().await?;
         config.read_timeout = Some(READ_LIMIT);
         config.reset_reader_on_write = true;
-        // Whoever waits here knows for how long it may, and what to do instead.
-        config.default_retry = false;
         let client = Client::try_from(config)?;
         let metrics = Metrics::new(registry)?;
         let Settings { namespace, gateway, verdict_selector, .. } = &settings;
@@ -304,7 +298,7 @@ impl Reconciler {
             return Next::TryAgain;
         };
         let Plan { writes, published, wait_for_pods, problems } = plan;
-        let publishes = writes.iter().any(|write| matches!(write, crate::values::Write::Index(_)));
+        let publishes = writes.iter().any(|write| matches!(write, Write::Index(_)));
         let outcome = self.writer.carry_out(writes, published, &is_overtaken).await;
         if let Outcome::Failed(Some(error)) = &outcome {
             self.tell_of_failure(cluster, before, pods, error.clone(), &is_overtaken).await;
