@@ -98,12 +98,12 @@ impl Planner {
             return self.stand_aside(inputs, now);
         }
         let known = self.compiled.take().and_then(|compiled| compiled.still_holding(&inputs, now));
-        let compiled = known.unwrap_or_else(|| {
+        let mut compiled = known.unwrap_or_else(|| {
             self.compilations += 1;
             self.too_large = None;
             Compiled::new(&inputs, now)
         });
-        let (mut writes, published, hold) = self.publication(&compiled, &inputs, now_ms);
+        let (mut writes, published, hold) = self.publication(&mut compiled, &inputs, now_ms);
         let publishes = !writes.is_empty();
         self.firsts.follow(inputs.published, &published);
         let firsts = std::mem::take(&mut self.firsts);
@@ -148,7 +148,7 @@ impl Planner {
     /// What must be written so that the compiled policy is in force, what is published then, and why it may not be.
     fn publication(
         &mut self,
-        compiled: &Compiled,
+        compiled: &mut Compiled,
         inputs: &Inputs<'_>,
         now_ms: i64,
     ) -> (Vec<Write>, Published, Option<Hold>) {
@@ -157,11 +157,11 @@ impl Planner {
             .as_ref()
             .map(|removal| Hold { reason: reasons::MASS_REMOVAL, message: removal.to_string() });
         let nothing = || (Vec::new(), inputs.published.clone());
-        let Some(snapshot) = &compiled.snapshot else {
+        let Some(snapshot) = compiled.snapshot.clone() else {
             let (writes, published) = nothing();
             return (writes, published, mass_removal);
         };
-        if publication::is_published(inputs.published, snapshot) {
+        if publication::is_published(inputs.published, &snapshot) {
             let (writes, published) = nothing();
             return (writes, published, mass_removal);
         }
@@ -176,12 +176,12 @@ impl Planner {
         let skew = publication::format_skew(inputs.published, inputs.pods);
         let pieces = match skew.or_else(|| self.too_large.clone()).or_else(failed) {
             Some(hold) => Err(hold),
-            None => Pieces::new(snapshot, inputs.published)
+            None => Pieces::new(&snapshot, compiled.take_chunks(&snapshot), inputs.published)
                 .inspect_err(|hold| self.too_large = Some(hold.clone())),
         };
         match pieces {
             Ok(pieces) => {
-                let (writes, published) = pieces.publish(snapshot, inputs.published, now_ms);
+                let (writes, published) = pieces.publish(&snapshot, inputs.published, now_ms);
                 (writes, published, mass_removal)
             }
             Err(hold) => {

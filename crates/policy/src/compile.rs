@@ -524,6 +524,19 @@ impl Compilation {
         }
     }
 
+    /// Whether the same inputs come to the same snapshot once this one is their `last`: nobody waits for a mail domain
+    /// that goes with it, and no mass removal is to be confirmed by the name of the policy before it.
+    pub fn is_settled(&self, inputs: &Inputs) -> bool {
+        let Some(snapshot) = &self.snapshot else { return true };
+        let last = inputs.last.as_deref();
+        if last.is_some_and(|last| last.revision == snapshot.revision) {
+            return true;
+        }
+        let contested =
+            |outcome: &Outcome| outcome.errors.iter().any(|error| error.cause == Cause::DomainConflict);
+        self.mass_removal.is_none() && !self.outcomes.values().any(contested)
+    }
+
     /// Whether every object holds in its present form.
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty() && self.outcomes.values().all(|outcome| outcome.state == State::Accepted)

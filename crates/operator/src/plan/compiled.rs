@@ -9,6 +9,7 @@ use torwart_policy::Snapshot;
 use torwart_policy::compile::{Cause, Compilation, FieldError, MassRemoval, Outcome, compile};
 use torwart_policy::inputs::{self, Object, Tenancy};
 use torwart_policy::model::GreylistMode;
+use torwart_policy::publish::{self, Chunk, Slot};
 
 use super::{Inputs, publication, reasons, resolve};
 use crate::values::{Cluster, Form, Seen};
@@ -18,6 +19,8 @@ const MOST_ROUNDS: usize = 3;
 
 /// The most bytes of a condition's message.
 const LONGEST_MESSAGE: usize = 1500;
+
+pub(super) type Chunks = BTreeMap<Slot, Chunk>;
 
 /// The last compilation.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(super) struct Compiled {
     pub(super) mass_removal: Option<MassRemoval>,
     pub(super) standings: BTreeMap<ObjectRef, Standing>,
     pub(super) problems: Vec<String>,
+    /// Of `snapshot`, until they are published.
+    chunks: Option<Chunks>,
 }
 
 /// What one object comes to, whatever the verdict pods say.
@@ -60,8 +65,10 @@ impl Compiled {
         let mut cluster = Arc::clone(inputs.cluster);
         for _ in 0..MOST_ROUNDS {
             let Some(snapshot) = &compiled.snapshot else { break };
-            let too_large = publication::too_large(snapshot, inputs.published);
+            let chunks = publish::chunks(snapshot);
+            let too_large = publication::too_large(snapshot, &chunks, inputs.published);
             if too_large.is_empty() {
+                compiled.chunks = Some(chunks);
                 break;
             }
             let fitting = Arc::make_mut(&mut cluster);
@@ -75,6 +82,11 @@ impl Compiled {
         Self { cluster: inputs.cluster.clone(), ..compiled }
     }
 
+    /// The chunks of `snapshot`, which are made when it is compiled and can be had once.
+    pub(super) fn take_chunks(&mut self, snapshot: &Snapshot) -> Chunks {
+        self.chunks.take().unwrap_or_else(|| publish::chunks(snapshot))
+    }
+
     fn of(inputs: &Inputs<'_>, now: i64) -> Self {
         let last = inputs.published.snapshot.clone();
         let mut given = to_compile(inputs, last.clone(), now);
@@ -82,8 +94,7 @@ impl Compiled {
         // What it comes to once it is published: who waited for others to go gets its turn, and what confirms a mass
         // removal names the policy that will be there.
         for _ in 1..MOST_ROUNDS {
-            let revision = |snapshot: &Option<Arc<Snapshot>>| snapshot.as_ref().map(|s| s.revision.clone());
-            if revision(&compilation.snapshot) == revision(&given.last) {
+            if compilation.is_settled(&given) {
                 break;
             }
             given.last.clone_from(&compilation.snapshot);
@@ -132,6 +143,7 @@ impl Compiled {
             mass_removal,
             standings,
             problems,
+            chunks: None,
         }
     }
 

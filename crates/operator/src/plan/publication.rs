@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use torwart_api::{Kind, ObjectRef};
 use torwart_policy::Snapshot;
-use torwart_policy::publish::{self, Chunk, ChunkHash, FORMAT_WRITTEN, Index, MOST_TEXT, Slot};
+use torwart_policy::publish::{Chunk, ChunkHash, FORMAT_WRITTEN, Index, MOST_TEXT, Slot};
 
+use super::compiled::Chunks;
 use super::reasons;
 use crate::values::{IndexWrite, Pods, Published, PublishedIndex, PublishedSlot, SlotWrite, Write};
 
@@ -80,19 +81,15 @@ pub(super) fn format_skew(published: &Published, pods: &Pods) -> Option<Hold> {
 
 impl Pieces {
     /// `Err` if one of them does not fit into a ConfigMap.
-    pub(super) fn new(snapshot: &Snapshot, published: &Published) -> Result<Self, Hold> {
-        Self::with_limit(snapshot, published, LARGEST_CHUNK)
-    }
-
-    pub(super) fn with_limit(snapshot: &Snapshot, published: &Published, limit: usize) -> Result<Self, Hold> {
+    pub(super) fn new(snapshot: &Snapshot, chunks: Chunks, published: &Published) -> Result<Self, Hold> {
         let mut slots = BTreeMap::new();
-        for (slot, chunk) in publish::chunks(snapshot) {
+        for (slot, chunk) in chunks {
             if chunk.is_too_long() {
                 return Err(overfull(snapshot, slot, chunk.text.len(), MOST_TEXT));
             }
             let bytes = known(published, slot, &chunk.hash).unwrap_or_else(|| chunk.compress().into());
-            if bytes.len() > limit {
-                return Err(overfull(snapshot, slot, bytes.len(), limit));
+            if bytes.len() > LARGEST_CHUNK {
+                return Err(overfull(snapshot, slot, bytes.len(), LARGEST_CHUNK));
             }
             slots.insert(slot, (chunk.hash, bytes));
         }
@@ -160,7 +157,11 @@ fn known(published: &Published, slot: Slot, hash: &ChunkHash) -> Option<Arc<[u8]
 
 /// The objects that changed and that make a slot too large for its ConfigMap, each with what is wrong: of each such slot
 /// the largest, until the rest seems to fit.
-pub(super) fn too_large(snapshot: &Snapshot, published: &Published) -> Vec<(ObjectRef, String)> {
+pub(super) fn too_large(
+    snapshot: &Snapshot,
+    chunks: &Chunks,
+    published: &Published,
+) -> Vec<(ObjectRef, String)> {
     let before = published.snapshot.as_deref();
     let is_new = |object: &ObjectRef| match object.kind {
         Kind::MailDomain => {
@@ -169,7 +170,7 @@ pub(super) fn too_large(snapshot: &Snapshot, published: &Published) -> Vec<(Obje
         Kind::MailGateway => before.is_none_or(|before| before.gateway != snapshot.gateway),
     };
     let mut found = Vec::new();
-    for (slot, chunk) in publish::chunks(snapshot) {
+    for (&slot, chunk) in chunks {
         let text = chunk.text.len();
         // Nothing grows by being compressed to speak of.
         if text <= LARGEST_CHUNK {

@@ -57,7 +57,7 @@ pub struct Operator {
 }
 
 /// After a change, how long it must be quiet before a plan is made: changes come in bursts.
-const QUIET: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_millis(100);
 
 /// How long a plan may wait for quiet.
 const MOST_WAIT: Duration = Duration::from_secs(1);
@@ -205,6 +205,8 @@ impl Reconciler {
         // When to look again although nothing changed.
         let mut again = Instant::now();
         let mut cluster_changed = true;
+        // What was told of when the last plan was made.
+        let mut planned = Changes::default();
         loop {
             tokio::select! {
                 changed = changes.changed() => {
@@ -213,7 +215,7 @@ impl Reconciler {
                         return;
                     }
                     cluster_changed = true;
-                    settle(&mut changes).await;
+                    settle(&mut changes, planned).await;
                 }
                 () = self.leadership.changed() => {}
                 () = self.asking.answered() => {}
@@ -233,6 +235,7 @@ impl Reconciler {
                 self.cluster = self.watched.cluster().map(Arc::new);
             }
             let Some(cluster) = self.cluster.clone() else { continue };
+            planned = seen;
             let is_overtaken = || changes.borrow().of_policy != seen.of_policy;
             match Box::pin(self.reconcile(&cluster, cluster_changed, is_overtaken)).await {
                 Next::Wait => {
@@ -417,15 +420,21 @@ impl Reconciler {
     }
 }
 
-/// Waits for a moment of quiet.
-async fn settle(changes: &mut watch::Receiver<Changes>) {
+/// Waits for a moment of quiet. The echo of our own statuses does not hold up a change of policy.
+async fn settle(changes: &mut watch::Receiver<Changes>, planned: Changes) {
     let end = Instant::now() + MOST_WAIT;
+    let mut latest = *changes.borrow_and_update();
+    let mut quiet = end.min(Instant::now() + QUIET);
     loop {
-        let quiet = end.min(Instant::now() + QUIET);
         match timeout_at(quiet, changes.changed()).await {
             Ok(Ok(())) if Instant::now() < end => {}
             _ => return,
         }
+        let now = *changes.borrow_and_update();
+        if now.of_policy != latest.of_policy || now.of_policy == planned.of_policy {
+            quiet = end.min(Instant::now() + QUIET);
+        }
+        latest = now;
     }
 }
 
