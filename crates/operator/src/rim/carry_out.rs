@@ -29,7 +29,8 @@ const EVENTS_LIMIT: Duration = Duration::from_secs(2);
 /// Statuses of one plan that could not be written, told one by one.
 const MOST_TOLD: usize = 3;
 
-/// How long statuses are written although the policy changed meanwhile. What is left is planned again.
+/// How long statuses are written although the policy changed or verdict pods told something new meanwhile. What is left
+/// is planned again.
 const TURN: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
@@ -45,7 +46,7 @@ pub(super) struct Writer {
 pub(super) enum Outcome {
     /// Everything is written.
     Done(Published),
-    /// What is published is written, and then the policy changed, so that not all statuses were begun.
+    /// What is published is written, and then there was news, so that not all statuses were begun.
     Overtaken(Published),
     /// What is published is written, and some statuses could not be.
     Partly(Published),
@@ -70,7 +71,7 @@ impl Writer {
         Self { client, config_maps, leadership, recorder, metrics }
     }
 
-    /// `published` is what will be, as the plan has it; `is_overtaken` says whether the policy is another by now.
+    /// `published` is what will be, as the plan has it; `is_overtaken` says whether there is news.
     pub(super) async fn carry_out(
         &self,
         writes: Vec<Write>,

@@ -90,7 +90,7 @@ impl Operator {
         let mut config = crate::client::config().await?;
         config.read_timeout = Some(READ_LIMIT);
         config.reset_reader_on_write = true;
-        let client = Client::try_from(config)?;
+        let client = crate::client::connect(config)?;
         let metrics = Metrics::new(registry)?;
         let Settings { namespace, gateway, verdict_selector, .. } = &settings;
         let watched = Arc::new(Watched::start(&client, namespace, gateway, verdict_selector));
@@ -229,6 +229,8 @@ impl Reconciler {
                 cluster_changed = true;
                 continue;
             }
+            // Whichever of the branches it was: what is marked as seen here is looked at here.
+            cluster_changed |= changes.has_changed().unwrap_or(true);
             // Before the cluster is looked at: what comes between the two is planned once more.
             let seen = *changes.borrow_and_update();
             if cluster_changed || self.cluster.is_none() {
@@ -236,7 +238,11 @@ impl Reconciler {
             }
             let Some(cluster) = self.cluster.clone() else { continue };
             planned = seen;
-            let is_overtaken = || changes.borrow().of_policy != seen.of_policy;
+            let mut answers = self.asking.pods.clone();
+            answers.mark_unchanged();
+            let is_overtaken = || {
+                changes.borrow().of_policy != seen.of_policy || answers.has_changed().unwrap_or(false)
+            };
             match Box::pin(self.reconcile(&cluster, cluster_changed, is_overtaken)).await {
                 Next::Wait => {
                     cluster_changed = false;
