@@ -22,6 +22,7 @@ mod proxy_protocol;
 mod redis_servers;
 mod relay;
 mod reload;
+mod shipping;
 mod sink_faults;
 mod smuggling;
 mod store;

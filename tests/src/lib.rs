@@ -14,6 +14,7 @@
 
 mod client;
 pub mod cluster;
+mod dns;
 mod fleet;
 mod gateway;
 mod haproxy;
@@ -32,6 +33,7 @@ mod tools;
 mod upstream;
 
 pub use client::{Client, Reply};
+pub use dns::DnsServer;
 pub use fleet::{Fleet, FleetBuilder};
 pub use gateway::{Gateway, GatewayBuilder};
 pub use haproxy::{HaProxy, SendProxy};

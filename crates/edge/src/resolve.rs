@@ -1,30 +1,17 @@
-//! Names of upstreams and of the verdict, by the system's resolver (search list, `/etc/hosts`).
+//! Names of upstreams and of the verdict: as the system understands them, less the addresses that are nobody's.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 use torwart_core::BoxFuture;
+pub(crate) use torwart_proto::names::Remember;
+pub use torwart_proto::names::Resolve;
+use torwart_proto::names::SystemNames;
 
-/// From a name to its addresses.
-pub trait Resolve: Send + Sync + 'static {
-    /// The error says what went wrong. No address at all may be an error or an empty answer.
-    fn addresses<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, String>>;
-}
-
-/// What a name's answers are used for: whether they may be remembered for as long as their TTL says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Remember {
-    Ttl,
-    /// Each question goes out: whoever asks every few seconds wants news.
-    Nothing,
-}
-
-/// Reads the resolver's configuration once. Without a usable one each question fails and says so.
+/// The system's names, as [`SystemNames`] reads them.
+#[derive(Debug)]
 pub(crate) struct SystemResolver {
-    resolver: Result<TokioResolver, String>,
-    limit: Duration,
+    names: SystemNames,
 }
 
 // === impl SystemResolver ===
@@ -32,29 +19,14 @@ pub(crate) struct SystemResolver {
 impl SystemResolver {
     /// `limit`: how long one question may take.
     pub(crate) fn new(remember: Remember, limit: Duration) -> Self {
-        let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
-            if remember == Remember::Nothing {
-                builder.options_mut().cache_size = 0;
-            }
-            builder.build()
-        });
-        let resolver = resolver.map_err(|error| error.to_string());
-        if let Err(error) = &resolver {
-            tracing::warn!(%error, "no usable resolver configuration: hosts given by name cannot be reached");
-        }
-        Self { resolver, limit }
+        Self { names: SystemNames::new(remember, limit) }
     }
 }
 
 impl Resolve for SystemResolver {
     fn addresses<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
         Box::pin(async move {
-            let resolver = self.resolver.as_ref().map_err(String::clone)?;
-            let found = tokio::time::timeout(self.limit, resolver.lookup_ip(name))
-                .await
-                .map_err(|_| "no answer in time".to_owned())?
-                .map_err(|error| error.to_string())?;
-            let found: Vec<IpAddr> = found.iter().collect();
+            let found = self.names.addresses(name).await?;
             let usable: Vec<IpAddr> = found.iter().copied().filter(is_a_host).collect();
             match found.first() {
                 Some(first) if usable.is_empty() => {
@@ -74,12 +46,6 @@ fn is_a_host(ip: &IpAddr) -> bool {
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     !link_local && !ip.is_unspecified() && !ip.is_multicast()
-}
-
-impl fmt::Debug for SystemResolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SystemResolver").field("usable", &self.resolver.is_ok()).finish()
-    }
 }
 
 #[cfg(test)]

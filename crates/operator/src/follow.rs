@@ -91,7 +91,7 @@ pub async fn client() -> Result<Client, String> {
         }
         error => error.to_string(),
     })?;
-    Client::try_from(config).map_err(|error| error.to_string())
+    crate::client::connect(config).map_err(|error| error.to_string())
 }
 
 // === impl Follower ===

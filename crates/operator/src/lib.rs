@@ -14,6 +14,7 @@ pub mod follow;
 pub mod names;
 pub mod plan;
 mod rim;
+pub mod secrets;
 pub mod values;
 
 pub use rim::{Operator, Settings, StartError};

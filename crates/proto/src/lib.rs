@@ -4,10 +4,12 @@
 //!   proto/torwart/verdict/v1/*.proto --(a test regenerates and compares)--> generated, `v1`
 //!   core types <--convert, each field by name--> v1 types
 //!   channel, tls: how both ends reach each other and prove who they are       trace: the trace goes along
+//!   names: how any host is found by its name
 //! ```
 
 pub mod channel;
 pub mod convert;
+pub mod names;
 #[cfg(test)]
 mod testing;
 pub mod tls;

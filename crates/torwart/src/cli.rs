@@ -34,6 +34,11 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Prints the CustomResourceDefinitions of MailGateway and MailDomain
     Crd,
+    /// Makes the Secrets that an installation in a Kubernetes cluster needs, or deletes them; the chart's Jobs run it
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
+    /// Asks a running gateway whether it takes mail, and shows what it says; exit status 1 if it does not
+    Probe(ProbeArgs),
     /// Plays the whole story with a built-in mail server and senders; needs nothing else
     Demo,
 }
@@ -141,6 +146,61 @@ pub(crate) struct OperatorArgs {
 
     #[command(flatten)]
     pub(crate) trace: TraceArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretsCommand {
+    /// Creates what is missing and renews certificates that have less than half a year left; keeps everything else
+    Ensure(SecretsEnsureArgs),
+    /// Deletes what `ensure` made, and the published policy and the Lease of the MailGateway's operator
+    Delete(SecretsDeleteArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SecretsArgs {
+    /// The installation's namespace. Without it the pod's, or torwart-system outside of a pod
+    #[arg(long, value_name = "NS", env = "TORWART_NAMESPACE")]
+    pub(crate) namespace: Vec<String>,
+
+    /// What the names of its Secrets begin with, as in PREFIX-ca, PREFIX-edge-tls, PREFIX-store-key
+    #[arg(long, value_name = "PREFIX", env = "TORWART_PREFIX", default_value = "torwart")]
+    pub(crate) prefix: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SecretsEnsureArgs {
+    #[command(flatten)]
+    pub(crate) secrets: SecretsArgs,
+
+    /// A name of the verdict's Service, for its certificate beside torwart-verdict; repeatable. Without it no certificate
+    /// is made
+    #[arg(long, value_name = "NAME", env = "TORWART_VERDICT_NAME", value_delimiter = ',')]
+    pub(crate) verdict_name: Vec<String>,
+
+    /// Leaves PREFIX-store-key to you
+    #[arg(long, env = "TORWART_NO_STORE_KEY")]
+    pub(crate) no_store_key: bool,
+
+    /// Makes PREFIX-redis-auth too, the password of a Redis of one's own
+    #[arg(long, env = "TORWART_REDIS")]
+    pub(crate) redis: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SecretsDeleteArgs {
+    #[command(flatten)]
+    pub(crate) secrets: SecretsArgs,
+
+    /// The MailGateway whose published policy goes
+    #[arg(long, value_name = "NAME", env = "TORWART_GATEWAY", default_value = "default")]
+    pub(crate) gateway: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ProbeArgs {
+    /// Where it listens: HOST:PORT
+    #[arg(long, value_name = "ADDR", env = "TORWART_SMTP", required = true, value_delimiter = ',')]
+    pub(crate) smtp: Vec<String>,
 }
 
 /// As the chart and the manifests label them.

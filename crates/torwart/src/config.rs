@@ -4,6 +4,7 @@ mod ask;
 mod edge;
 mod operator;
 mod reader;
+mod secrets;
 mod service;
 mod store;
 mod trace;
@@ -21,13 +22,15 @@ pub(crate) use self::ask::AskConfig;
 pub(crate) use self::edge::{DrainConfig, EdgeConfig};
 pub(crate) use self::operator::OperatorConfig;
 use self::reader::Reader;
+pub(crate) use self::secrets::SecretsConfig;
 pub(crate) use self::service::ServiceConfig;
 pub(crate) use self::store::StoreConfig;
 use self::store::usable_path;
 pub(crate) use self::trace::{OtlpEndpoint, TraceConfig};
 pub(crate) use self::values::is_host_name;
 use crate::cli::{
-    EdgeCommandArgs, LogArgs, OperatorArgs, PolicyArgs, RunArgs, TraceArgs, VerdictCommandArgs,
+    EdgeCommandArgs, LogArgs, OperatorArgs, PolicyArgs, RunArgs, SecretsCommand, TraceArgs,
+    VerdictCommandArgs,
 };
 use crate::policy_cluster::ClusterPolicy;
 use crate::verdict_half::{PolicyFiles, PolicySource};
@@ -121,6 +124,13 @@ pub(crate) fn read_verdict(arguments: &VerdictCommandArgs) -> Result<VerdictComm
 pub(crate) fn read_operator(arguments: &OperatorArgs) -> Result<OperatorConfig, Vec<Mistake>> {
     let mut reader = Reader::default();
     let config = reader.operator(arguments);
+    reader.finish(config)
+}
+
+/// Checks everything; `Err` holds every mistake.
+pub(crate) fn read_secrets(command: &SecretsCommand) -> Result<SecretsConfig, Vec<Mistake>> {
+    let mut reader = Reader::default();
+    let config = reader.secrets(command);
     reader.finish(config)
 }
 

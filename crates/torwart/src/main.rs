@@ -26,8 +26,10 @@ mod policy_files;
 mod policy_load;
 mod policy_state;
 mod policy_watch;
+mod probe;
 mod process;
 mod run;
+mod secrets;
 mod telemetry;
 mod tls_watch;
 mod verdict_half;
@@ -85,6 +87,13 @@ fn main() -> ExitCode {
         },
         Some(Command::Crd) if unknown.is_empty() => print_crds(),
         Some(Command::Crd) => refuse("help crd", unknown, Vec::new()),
+        Some(Command::Secrets(command)) => match config::read_secrets(&command) {
+            Ok(config) if unknown.is_empty() => block_on(secrets::run(config)),
+            Ok(_) => refuse("help secrets", unknown, Vec::new()),
+            Err(mistakes) => refuse("help secrets", unknown, mistakes),
+        },
+        Some(Command::Probe(arguments)) if unknown.is_empty() => block_on(probe::probe(arguments.smtp)),
+        Some(Command::Probe(_)) => refuse("help probe", unknown, Vec::new()),
         Some(Command::Demo) if unknown.is_empty() => block_on(demo::run()),
         Some(Command::Demo) => refuse("help demo", unknown, Vec::new()),
     }

@@ -137,7 +137,10 @@ async fn a_verdict_serves_by_the_cluster_and_restarts_without_its_api_server() {
     until(&forgetful, "third.example");
 
     // What was kept is believed no more than what is published.
-    drop((restarted, forgetful));
+    let mut restarted = restarted;
+    restarted.signal("TERM");
+    assert!(restarted.child.wait().unwrap().success());
+    drop(forgetful);
     way.close().await;
     let text = std::fs::read_to_string(setup.state()).unwrap();
     let other = index(12, &second).revision;

@@ -240,9 +240,8 @@ impl Reconciler {
             planned = seen;
             let mut answers = self.asking.pods.clone();
             answers.mark_unchanged();
-            let is_overtaken = || {
-                changes.borrow().of_policy != seen.of_policy || answers.has_changed().unwrap_or(false)
-            };
+            let is_overtaken =
+                || changes.borrow().of_policy != seen.of_policy || answers.has_changed().unwrap_or(false);
             match Box::pin(self.reconcile(&cluster, cluster_changed, is_overtaken)).await {
                 Next::Wait => {
                     cluster_changed = false;

@@ -81,7 +81,7 @@ fn selector(text: &str) -> Result<String, String> {
     }
 }
 
-fn own_namespace() -> String {
+pub(super) fn own_namespace() -> String {
     let own = std::fs::read_to_string(OWN_NAMESPACE).ok();
     let own = own.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     own.unwrap_or_else(|| USUAL_NAMESPACE.to_owned())

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
+use torwart_proto::names::{Remember, SystemNames};
 use tower::service_fn;
 
 use crate::config::OtlpEndpoint;
@@ -22,6 +23,31 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// What gRPC speaks (RFC 7540 section 3.3).
 const ALPN: &[u8] = b"h2";
+
+/// Where it is; looked up again for each connection.
+struct Collector {
+    names: SystemNames,
+    host: String,
+    port: u16,
+}
+
+// === impl Collector ===
+
+impl Collector {
+    async fn tcp(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(&*self.names.sockets(&self.host, self.port).await?).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    async fn encrypted(
+        &self,
+        tls: &TlsConnector,
+        name: ServerName<'static>,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        tls.connect(name, self.tcp().await?).await
+    }
+}
 
 /// Those that browsers trust.
 pub(super) fn public_authorities() -> RootCertStore {
@@ -43,40 +69,29 @@ pub(super) fn open(
         .origin(origin)
         .timeout(limit)
         .http2_keep_alive_interval(KEEPALIVE);
-    let (host, port) = (Arc::<str>::from(endpoint.host.as_str()), endpoint.port);
+    let collector = Arc::new(Collector {
+        names: SystemNames::new(Remember::Nothing, CONNECT_LIMIT),
+        host: endpoint.host.clone(),
+        port: endpoint.port,
+    });
     if !endpoint.encrypted {
         let connect = service_fn(move |_| {
-            let host = Arc::clone(&host);
-            async move { within_limit(async { Ok(TokioIo::new(tcp(&host, port).await?)) }).await }
+            let collector = Arc::clone(&collector);
+            async move { within_limit(async { Ok(TokioIo::new(collector.tcp().await?)) }).await }
         });
         return Ok(settings.connect_with_connector_lazy(connect));
     }
     let tls = TlsConnector::from(Arc::new(tls_config(authorities).map_err(|error| error.to_string())?));
     let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| error.to_string())?;
     let connect = service_fn(move |_| {
-        let (host, tls, name) = (Arc::clone(&host), tls.clone(), name.clone());
-        async move { within_limit(async { Ok(TokioIo::new(encrypted(&host, port, &tls, name).await?)) }).await }
+        let (collector, tls, name) = (Arc::clone(&collector), tls.clone(), name.clone());
+        async move { within_limit(async { Ok(TokioIo::new(collector.encrypted(&tls, name).await?)) }).await }
     });
     Ok(settings.connect_with_connector_lazy(connect))
 }
 
 async fn within_limit<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-async fn encrypted(
-    host: &str,
-    port: u16,
-    tls: &TlsConnector,
-    name: ServerName<'static>,
-) -> io::Result<TlsStream<TcpStream>> {
-    tls.connect(name, tcp(host, port).await?).await
 }
 
 fn tls_config(authorities: RootCertStore) -> Result<ClientConfig, rustls::Error> {

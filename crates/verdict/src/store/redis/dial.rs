@@ -1,17 +1,21 @@
 //! One connection to one server.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use redis::io::AsyncDNSResolver;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    PushInfo, PushKind, RedisConnectionInfo, RedisError, TlsCertificates, Value, from_redis_value,
+    PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisFuture, TlsCertificates, Value,
+    from_redis_value,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use torwart_proto::names::{Remember, SystemNames};
 
 use crate::store::StoreError;
 
@@ -37,9 +41,13 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 pub(super) struct Access {
     pub(super) url: RedisUrl,
     pub(super) options: RedisOptions,
+    names: Arc<SystemNames>,
     /// That the server may evict records has been said.
     eviction_told: AtomicBool,
 }
+
+/// The servers' names, those that Sentinels and Cluster nodes tell included.
+struct Names(Arc<SystemNames>);
 
 /// What a server says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +69,8 @@ struct Secrets {
 impl Access {
     /// Fails for files that cannot be read or are no good.
     pub(super) fn new(url: RedisUrl, options: &RedisOptions) -> Result<Self, StoreError> {
-        let access = Self { url, options: options.clone(), eviction_told: AtomicBool::new(false) };
+        let names = Arc::new(SystemNames::new(Remember::Nothing, DIAL_LIMIT));
+        let access = Self { url, options: options.clone(), names, eviction_told: AtomicBool::new(false) };
         let credentials = access.options.credentials(&access.url).map(drop);
         let certificates = access.options.certificates(&access.url).map(drop);
         credentials.and(certificates).map_err(|error| StoreError::Unusable(error.into()))?;
@@ -90,9 +99,10 @@ impl Access {
     ) -> Result<(MultiplexedConnection, Role), StoreError> {
         let connecting = async {
             let Secrets { credentials, certificates } = self.secrets().await?;
-            let mut connection = open(server, &credentials, certificates.as_ref(), self.url.database(), lost)
-                .await
-                .map_err(|error| at_connect(server, &error))?;
+            let mut connection =
+                open(server, &self.names, &credentials, certificates.as_ref(), self.url.database(), lost)
+                    .await
+                    .map_err(|error| at_connect(server, &error))?;
             let (role, evicting) = check(&mut connection, server).await?;
             if let Some(policy) = evicting
                 && !self.eviction_told.swap(true, Ordering::Relaxed)
@@ -119,12 +129,12 @@ impl Access {
         let asking = async {
             let Secrets { credentials, certificates } = self.secrets().await?;
             let nobody = Credentials::default();
-            let mut answer = ask(sentinel, name, &nobody, certificates.as_ref()).await;
+            let mut answer = ask(sentinel, &self.names, name, &nobody, certificates.as_ref()).await;
             if let Err(error) = &answer
                 && matches!(classify(error), StoreError::Auth(_))
                 && credentials.has_password()
             {
-                answer = ask(sentinel, name, &credentials, certificates.as_ref()).await;
+                answer = ask(sentinel, &self.names, name, &credentials, certificates.as_ref()).await;
             }
             answer.map_err(|error| at_connect(sentinel, &error))
         };
@@ -132,6 +142,21 @@ impl Access {
             StoreError::Disconnected(format!("{sentinel}: no Sentinel's primary is called {name}").into())
         })?;
         Ok(Server { host: host.into(), port })
+    }
+}
+
+// === impl Names ===
+
+impl AsyncDNSResolver for Names {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        host: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let found = self.0.sockets(host, port).await?;
+            Ok(Box::new(found.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send + 'a>)
+        })
     }
 }
 
@@ -148,11 +173,12 @@ async fn within_limit<T>(
 
 async fn ask(
     sentinel: &Server,
+    names: &Arc<SystemNames>,
     name: &str,
     credentials: &Credentials,
     certificates: Option<&TlsCertificates>,
 ) -> Result<Option<(String, u16)>, RedisError> {
-    let mut connection = open(sentinel, credentials, certificates, 0, Arc::default()).await?;
+    let mut connection = open(sentinel, names, credentials, certificates, 0, Arc::default()).await?;
     let mut command = redis::cmd("SENTINEL");
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
     Ok(from_redis_value(connection.send_packed_command(&command).await?.extract_error()?)?)
@@ -161,6 +187,7 @@ async fn ask(
 /// Connects and greets.
 async fn open(
     server: &Server,
+    names: &Arc<SystemNames>,
     credentials: &Credentials,
     certificates: Option<&TlsCertificates>,
     database: u32,
@@ -193,6 +220,7 @@ async fn open(
     };
     // The time limits are the callers'.
     let config = AsyncConnectionConfig::new()
+        .set_dns_resolver(Names(Arc::clone(names)))
         .set_connection_timeout(None)
         .set_response_timeout(None)
         .set_pipeline_buffer_size(WRITE_QUEUE)
