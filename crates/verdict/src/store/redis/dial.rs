@@ -306,4 +306,13 @@ mod tests {
         assert_eq!(role_of(&mk("sentinel")), Role::Unknown);
         assert_eq!(role_of(&Value::Nil), Role::Unknown);
     }
+
+    #[tokio::test]
+    async fn a_server_is_found_by_its_name_as_the_system_knows_it_and_an_error_names_it() {
+        let names = Names(Arc::new(SystemNames::new(Remember::Nothing, DIAL_LIMIT)));
+        let found: Vec<SocketAddr> = names.resolve("localhost", 6379).await.unwrap().collect();
+        assert!(found.contains(&SocketAddr::from(([127, 0, 0, 1], 6379))), "{found:?}");
+        let Err(error) = names.resolve("a..b", 6379).await else { panic!("no such name can be") };
+        assert!(error.to_string().contains("a..b: "), "{error}");
+    }
 }

@@ -1,0 +1,30 @@
+//! What an operator of Torwart looks at, as files: dashboards, alerts, their tests and their runbooks.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod alerts;
+mod dashboards;
+mod expression;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+#[track_caller]
+pub(crate) fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The names of the files in a folder that end so, without that end.
+#[track_caller]
+pub(crate) fn names(folder: &str, end: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    let name =
+        |entry: fs::DirEntry| entry.file_name().into_string().unwrap().strip_suffix(end).map(str::to_owned);
+    let mut names: Vec<String> = entries.filter_map(|entry| name(entry.unwrap())).collect();
+    names.sort();
+    names
+}
