@@ -3,6 +3,8 @@
 //! `TORWART_TEST_NODE` names the tool that starts the cluster (`TOOL up`, `load`, `exec`, `client`, `restart`, `down`),
 //! `TORWART_STATIC_BIN` the binary that becomes the image. Without them nothing here runs, and says so.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod node;
 
 use std::thread;
