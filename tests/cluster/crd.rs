@@ -76,6 +76,16 @@ fn what_the_api_server_refuses_the_compilation_refuses_too() {
     assert!(wrong.is_empty(), "{} of {rows}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// With this namespace in place of each other.
+fn in_namespace(manifests: &str, namespace: &str) -> String {
+    let mut parts = manifests.split("namespace: ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let rest = part.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric() || letter == '-');
+        format!("{text}namespace: {namespace}{rest}")
+    })
+}
+
 #[test]
 fn the_examples_are_taken_and_shown_with_their_columns() {
     let Some(installation) = Installation::new() else { return };
@@ -95,8 +105,7 @@ fn the_examples_are_taken_and_shown_with_their_columns() {
     for example in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s/examples")).unwrap() {
         let example = example.unwrap();
         let text = fs::read_to_string(example.path()).unwrap();
-        let text = text.replace("namespace: mail", &format!("namespace: {namespace}"));
-        fs::write(folder.path().join(example.file_name()), text).unwrap();
+        fs::write(folder.path().join(example.file_name()), in_namespace(&text, namespace)).unwrap();
     }
     let folder = folder.path().display().to_string();
     installation.api.kubectl_ok(&["create", "--dry-run=server", "--validate=strict", "-f", &folder]);
