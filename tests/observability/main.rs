@@ -5,6 +5,7 @@
 mod alerts;
 mod dashboards;
 mod expression;
+mod metrics;
 
 use std::fs;
 use std::path::{Path, PathBuf};
