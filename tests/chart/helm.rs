@@ -1,11 +1,12 @@
 //! helm, and what it renders.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 use torwart_tests::Output;
 use torwart_tests::cluster::Api;
+pub(crate) use torwart_tests::root;
 
 /// The chart as it would be used: an administrator's cluster is at hand.
 pub(crate) struct Helm {
@@ -22,11 +23,6 @@ pub(crate) struct Release<'a> {
 /// The least that a user must say.
 pub(crate) const LEAST: [&str; 4] =
     ["--set", "gateway.hostname=mx.example.org", "--set", "redis.enabled=true"];
-
-/// The repository.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
 
 pub(crate) fn chart() -> PathBuf {
     root().join("charts/torwart")

@@ -173,6 +173,13 @@ impl Alone {
         command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command
     }
+
+    /// The gateway with the policy, the authority and the key that were put there.
+    fn run(&self, listen: &str, admin: &str, store: &str, more: &[&str]) -> Process {
+        let addresses = ["run", "--smtp-listen", listen, "--admin-listen", admin, "--policy", "/policy.yaml"];
+        let stored = ["--store", store, "--store-ca", "/ca.crt", "--store-key-file", "/store.key"];
+        Process::start(&mut self.command(&[&addresses[..], &stored, more].concat()))
+    }
 }
 
 #[test]
@@ -210,24 +217,7 @@ fn the_binary_of_the_image_finds_its_servers_by_name_and_knows_them_by_certifica
     let smtp = endpoint();
     let (listen, admin) = (smtp.to_string(), endpoint().to_string());
     let store = format!("rediss://redis.example.test:{}", redis.address().port());
-    let arguments = [
-        "run",
-        "--smtp-listen",
-        &listen,
-        "--admin-listen",
-        &admin,
-        "--policy",
-        "/policy.yaml",
-        "--store",
-        &store,
-        "--store-ca",
-        "/ca.crt",
-        "--store-key-file",
-        "/store.key",
-        "--store-timeout",
-        "1s",
-    ];
-    let process = Process::start(&mut alone.command(&arguments));
+    let process = alone.run(&listen, &admin, &store, &["--store-timeout", "1s"]);
     process.lines().wait("ready", |line| line.contains("\"ready\"").then_some(()));
     let send =
         || Client::greeted(smtp).mail("anna@sender.example", &["bert@example.org"], b"Subject: x\r\n").code;
@@ -251,22 +241,7 @@ fn the_binary_of_the_image_refuses_a_server_with_another_name() {
     alone.put("store.key", b"0123456789abcdef0123456789abcdef");
     let (listen, admin) = (endpoint().to_string(), endpoint().to_string());
     let store = format!("rediss://redis:{}", redis.address().port());
-    let arguments = [
-        "run",
-        "--smtp-listen",
-        &listen,
-        "--admin-listen",
-        &admin,
-        "--policy",
-        "/policy.yaml",
-        "--store",
-        &store,
-        "--store-ca",
-        "/ca.crt",
-        "--store-key-file",
-        "/store.key",
-    ];
-    let process = Process::start(&mut alone.command(&arguments));
+    let process = alone.run(&listen, &admin, &store, &[]);
     let wanted = "not valid for name";
     process.lines().wait(wanted, |line| line.contains(wanted).then_some(()));
 }

@@ -1,13 +1,13 @@
 //! The cluster of one node, and what is around it: a mail server, and a sender outside.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use torwart_tests::Output;
+use torwart_tests::{Output, root};
 
 pub(crate) const NAMESPACE: &str = "torwart-system";
 /// A host outside: documentation's network (RFC 5737).
@@ -43,10 +43,6 @@ pub(crate) fn mail_domain(more: &str) -> String {
          spec:\n  domains: [example.org]\n  route: {{upstreams: [{{host: {NODE}, port: {SINK_PORT}}}]}}\n  \
          greylisting: {{mode: Always, delay: 3s}}\n{more}"
     )
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 impl Node {

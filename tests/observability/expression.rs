@@ -22,14 +22,8 @@ const OURS: [&str; 2] = ["torwart_", "process_"];
 pub(crate) fn selectors(expression: &str) -> Vec<Selector> {
     let mut found = Vec::new();
     let mut rest = expression;
-    while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic() || c == '"' || c == '\'') {
-        rest = &rest[start..];
-        if rest.starts_with(['"', '\'']) {
-            rest = text(rest).1;
-            continue;
-        }
-        let word;
-        (word, rest) = self::word(rest);
+    while let Some((word, after)) = next_word(rest) {
+        rest = after;
         if OURS.iter().any(|prefix| word.starts_with(prefix)) {
             let (matchers, after) = rest.strip_prefix('{').map_or((Vec::new(), rest), matchers);
             rest = after;
@@ -43,14 +37,8 @@ pub(crate) fn selectors(expression: &str) -> Vec<Selector> {
 pub(crate) fn grouping(expression: &str) -> Vec<String> {
     let mut labels = Vec::new();
     let mut rest = expression;
-    while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic() || c == '"' || c == '\'') {
-        rest = &rest[start..];
-        if rest.starts_with(['"', '\'']) {
-            rest = text(rest).1;
-            continue;
-        }
-        let word;
-        (word, rest) = self::word(rest);
+    while let Some((word, after)) = next_word(rest) {
+        rest = after;
         if !["by", "without", "on", "ignoring", "group_left", "group_right"].contains(&word) {
             continue;
         }
@@ -69,6 +57,17 @@ pub(crate) fn grouping(expression: &str) -> Vec<String> {
 pub(crate) fn legend_labels(legend: &str) -> Vec<String> {
     let after = legend.split("{{").skip(1);
     after.filter_map(|part| part.split_once("}}")).map(|(label, _)| label.trim().to_owned()).collect()
+}
+
+/// The next word that is not within quotes, and what follows it.
+fn next_word(mut rest: &str) -> Option<(&str, &str)> {
+    loop {
+        rest = &rest[rest.find(|c: char| c.is_ascii_alphabetic() || c == '"' || c == '\'')?..];
+        if !rest.starts_with(['"', '\'']) {
+            return Some(word(rest));
+        }
+        rest = text(rest).1;
+    }
 }
 
 fn word(rest: &str) -> (&str, &str) {

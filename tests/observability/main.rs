@@ -8,11 +8,8 @@ mod expression;
 mod metrics;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
+pub(crate) use torwart_tests::root;
 
 #[track_caller]
 pub(crate) fn read(path: &str) -> String {

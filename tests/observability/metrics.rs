@@ -1,27 +1,13 @@
 //! Every metric that is looked at is one that the code has.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
 
-use crate::{names, read, root};
+use torwart_tests::sources;
+
+use crate::{names, read};
 
 /// What a histogram adds to its name.
 const OF_HISTOGRAMS: [&str; 3] = ["_bucket", "_sum", "_count"];
-
-/// The text of the Rust files of all crates.
-fn code() -> String {
-    let mut waiting: Vec<PathBuf> = vec![root().join("crates")];
-    let mut text = String::new();
-    while let Some(path) = waiting.pop() {
-        if path.is_dir() {
-            waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            text.push_str(&fs::read_to_string(&path).unwrap());
-        }
-    }
-    text
-}
 
 /// The words that begin with `torwart_`.
 fn metrics(text: &str) -> BTreeSet<String> {
@@ -31,7 +17,7 @@ fn metrics(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_metric_in_dashboards_and_alerts_is_one_that_the_code_has() {
-    let code = code();
+    let code = sources(&["crates"]);
     let has = |name: &str| code.contains(&format!("\"{name}\""));
     let dashboards = names("charts/torwart/dashboards", ".json");
     let pages = dashboards.iter().map(|name| format!("charts/torwart/dashboards/{name}.json"));

@@ -30,6 +30,7 @@ mod redis;
 mod sink;
 mod tls;
 mod tools;
+mod tree;
 mod upstream;
 
 pub use client::{Client, Reply};
@@ -51,6 +52,7 @@ pub use redis::{
 pub use sink::SmtpSink;
 pub use tls::{Authority, Certificate};
 pub use tools::{Output, python, swaks, tool};
+pub use tree::{root, sources};
 pub use upstream::{Act, Fault, Received, Step, Upstream, without_added_fields};
 
 use std::time::{Duration, Instant};
