@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use torwart_tests::{Client, Gateway, HaProxy, PolicyFile, SendProxy, Upstream, client_address};
+use torwart_tests::{Client, Gateway, HaProxy, PolicyFile, SendProxy, Upstream, client_address, endpoint};
 
 fn trusting(upstream: SocketAddr) -> Gateway {
     Gateway::builder().flag("--proxy-protocol-from", "127.0.0.0/8").start(&PolicyFile::to(upstream).text())
@@ -98,4 +98,21 @@ fn a_local_header_is_a_health_check_and_may_close_without_a_word() {
     gateway.wait_metrics("two probes", |metrics| {
         metrics.sum("torwart_smtp_sessions_total", &[("outcome", "probe")]) >= 2.0
     });
+}
+
+#[test]
+fn a_peer_in_the_load_balancer_s_network_needs_no_header_at_a_direct_door() {
+    let upstream = Upstream::start();
+    let direct = endpoint();
+    let builder = Gateway::builder().flag("--proxy-protocol-from", "127.0.0.0/8");
+    let gateway =
+        builder.flag("--smtp-listen-direct", direct).start(&PolicyFile::to(upstream.endpoint).text());
+    let mut client = Client::greeted_from(client_address(9), direct);
+    assert_eq!(client.mail("anna@sender.example", &["bert@example.org"], b"\r\n").code, 250);
+    let line = gateway.transaction("the message", |_| true);
+    assert_eq!(line["client"], client_address(9).to_string(), "{line}");
+    // A header is a command that nobody knows there.
+    let mut client = Client::connect(direct);
+    client.expect(220);
+    assert!(!client.command("PROXY TCP4 198.51.100.1 192.0.2.1 1000 25").is_positive());
 }

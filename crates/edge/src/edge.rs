@@ -19,7 +19,7 @@ use torwart_smtp::SessionConfig;
 use crate::drain::{DrainOrders, DrainState, LAST_REPLY};
 use crate::farewell::Farewells;
 use crate::greeting::Greetings;
-use crate::listener;
+use crate::listener::{self, Door};
 use crate::log::MailLog;
 use crate::metrics::Metrics;
 use crate::permits::Permits;
@@ -32,7 +32,7 @@ use crate::upstream::{UpstreamMetrics, Upstreams};
 /// The bound edge. [`Edge::run`] serves.
 pub struct Edge {
     shared: Arc<Shared>,
-    listeners: Mutex<Vec<TcpListener>>,
+    listeners: Mutex<Vec<(TcpListener, Door)>>,
     addresses: Vec<SocketAddr>,
     certificates: Option<Arc<Certificates>>,
     state: watch::Sender<DrainState>,
@@ -43,8 +43,8 @@ pub struct Edge {
 /// Why the edge cannot start. Each message names the flag.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    #[error("--smtp-listen {address}: {source}")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("{flag} {address}: {source}")]
+    Listen { flag: &'static str, address: SocketAddr, source: std::io::Error },
     #[error("--tls-cert/--tls-key: {0}")]
     Certificate(#[from] CertificateError),
     #[error("TLS cannot be set up: {0}")]
@@ -88,10 +88,16 @@ impl Edge {
     ) -> Result<Arc<Self>, Vec<BindError>> {
         let mut mistakes = Vec::new();
         let mut bound = Vec::new();
-        for address in &settings.listen {
-            match listener::bind(*address) {
-                Ok(pair) => bound.push(pair),
-                Err(source) => mistakes.push(BindError::Listen { address: *address, source }),
+        let doors = [
+            ("--smtp-listen", &settings.listen, Door::Balanced),
+            ("--smtp-listen-direct", &settings.listen_direct, Door::Direct),
+        ];
+        for (flag, address, door) in
+            doors.map(|(flag, all, door)| all.iter().map(move |one| (flag, *one, door))).into_iter().flatten()
+        {
+            match listener::bind(address) {
+                Ok((address, listener)) => bound.push((address, (listener, door))),
+                Err(source) => mistakes.push(BindError::Listen { flag, address, source }),
             }
         }
         let certificates = Certificates::load(&settings.certificates).unwrap_or_else(|bad| {
@@ -121,7 +127,7 @@ impl Edge {
         }
     }
 
-    /// Where it listens, in the order of `Settings::listen`.
+    /// Where it listens, in the order of `Settings::listen` and then of `Settings::listen_direct`.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -154,8 +160,8 @@ impl Edge {
         let orders = self.shared.orders.clone();
         let acceptors = TaskTracker::new();
         let listeners = std::mem::take(&mut *self.listeners.lock().unwrap_or_else(PoisonError::into_inner));
-        for listener in listeners {
-            acceptors.spawn(listener::accept_all(listener, Arc::clone(&self.shared)));
+        for (listener, door) in listeners {
+            acceptors.spawn(listener::accept_all(listener, door, Arc::clone(&self.shared)));
         }
         if let Some(certificates) = &self.certificates {
             acceptors.spawn(watch_certificates(Arc::clone(certificates), Arc::clone(&self.shared)));

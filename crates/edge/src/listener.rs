@@ -21,6 +21,15 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const FIRST_REST: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
+/// Whether connections may come by way of a load balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Peers in `Settings::proxy_protocol_from` bring a PROXY header.
+    Balanced,
+    /// Nobody does.
+    Direct,
+}
+
 /// Listens; with port 0 the address returned has the real one. Options that accepted sockets inherit are set here
 /// once, so that accepting costs no further system call.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
@@ -40,7 +49,7 @@ fn set_stream_options(socket: &Socket) -> io::Result<()> {
 }
 
 /// Accepts until the order to stop; then the listener is closed.
-pub(crate) async fn accept_all(listener: TcpListener, shared: Arc<Shared>) {
+pub(crate) async fn accept_all(listener: TcpListener, door: Door, shared: Arc<Shared>) {
     let stop = shared.orders.stop_accepting.clone();
     let mut rest = FIRST_REST;
     loop {
@@ -48,7 +57,7 @@ pub(crate) async fn accept_all(listener: TcpListener, shared: Arc<Shared>) {
         match accepted {
             Ok((stream, address)) => {
                 rest = FIRST_REST;
-                admit(stream, address, &shared);
+                admit(stream, address, door, &shared);
             }
             Err(error) if is_the_client_s(&error) => {}
             Err(error) => {
@@ -68,9 +77,9 @@ fn is_the_client_s(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-fn admit(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
+fn admit(stream: TcpStream, address: SocketAddr, door: Door, shared: &Arc<Shared>) {
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let proxied = shared.is_proxy(address);
+    let proxied = door == Door::Balanced && shared.is_proxy(address);
     let Some(total) = shared.permits.total() else { return turn_away(stream, address, shared) };
     let network = if proxied { None } else { shared.permits.network(address.ip()) };
     if network.is_none() && !proxied {

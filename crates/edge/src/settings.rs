@@ -15,11 +15,13 @@ use crate::upstream::UpstreamSettings;
 pub struct Settings {
     /// `--smtp-listen`: where to listen; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
+    /// `--smtp-listen-direct`: the same, where no peer brings a PROXY header, whatever `proxy_protocol_from` says.
+    pub listen_direct: Vec<SocketAddr>,
     /// `--hostname`: said in the banner and in Received. [`crate::Edge::set_hostname`] changes it later.
     pub hostname: Arc<str>,
     /// `--tls-cert` and `--tls-key`, in pairs. Without any, STARTTLS is not offered.
     pub certificates: Vec<CertificateFiles>,
-    /// `--proxy-protocol-from`: peers that must send a PROXY header; all others must not.
+    /// `--proxy-protocol-from`: peers that must send a PROXY header at `listen`; all others must not.
     pub proxy_protocol_from: Vec<IpNet>,
     /// `--bare-newline`.
     pub bare_newline: BareNewline,
@@ -59,6 +61,7 @@ impl Default for Settings {
         let limits = Limits::default();
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 2525))],
+            listen_direct: Vec::new(),
             hostname: Arc::from("localhost"),
             certificates: Vec::new(),
             proxy_protocol_from: Vec::new(),

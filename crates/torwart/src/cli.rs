@@ -262,6 +262,11 @@ pub(crate) struct EdgeArgs {
     #[arg(value_delimiter = ',')]
     pub(crate) smtp_listen: Vec<String>,
 
+    /// Where to take mail from senders that never come by way of a load balancer: no PROXY header is asked for there,
+    /// whatever --proxy-protocol-from says; repeatable
+    #[arg(long, value_name = "ADDR", env = "TORWART_SMTP_LISTEN_DIRECT", value_delimiter = ',')]
+    pub(crate) smtp_listen_direct: Vec<String>,
+
     /// The gateway's own name, in the banner and in Received; without it the MailGateway's (`run`) or the machine's
     /// (`edge`)
     #[arg(long, value_name = "NAME", env = "TORWART_HOSTNAME")]
@@ -275,7 +280,7 @@ pub(crate) struct EdgeArgs {
     #[arg(long, value_name = "FILE", env = "TORWART_TLS_KEY", value_delimiter = ',')]
     pub(crate) tls_key: Vec<PathBuf>,
 
-    /// Peers in these networks must send a PROXY header (v1 or v2), others must not
+    /// Peers in these networks must send a PROXY header (v1 or v2) at --smtp-listen, others must not
     #[arg(long, value_name = "CIDR", env = "TORWART_PROXY_PROTOCOL_FROM", value_delimiter = ',')]
     pub(crate) proxy_protocol_from: Vec<String>,
 

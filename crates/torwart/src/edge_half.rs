@@ -55,6 +55,7 @@ impl BoundEdge {
         let (mail_log, log_writer) = MailLog::start(log, telling.mail_log, registry)?;
         let settings = Settings {
             listen: config.smtp_listen.clone(),
+            listen_direct: config.smtp_listen_direct.clone(),
             hostname,
             certificates: config.certificates.clone(),
             proxy_protocol_from: config.proxy_protocol_from.clone(),

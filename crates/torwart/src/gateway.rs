@@ -50,8 +50,8 @@ impl Gateway {
         let verdict = VerdictOptions {
             policy,
             store,
-            smtp_listen: config.smtp_listen.clone(),
-            own_addresses: own_addresses(&config.smtp_listen),
+            own_addresses: own_addresses(&config.smtp_addresses()),
+            smtp_listen: config.smtp_addresses(),
         };
         let verdict = Box::pin(VerdictHalf::start(verdict, false, &registry)).await?;
         let verdicts = Arc::clone(verdict.engine()) as Arc<dyn Verdicts>;
@@ -102,6 +102,7 @@ impl Options {
             store: StoreConfig::memory(),
             edge: EdgeConfig {
                 smtp_listen: vec![free_port],
+                smtp_listen_direct: Vec::new(),
                 admin_listen: free_port,
                 hostname: None,
                 certificates: Vec::new(),

@@ -15,6 +15,7 @@ use crate::cli::{DrainArgs, EdgeAdminArgs, EdgeArgs};
 #[derive(Debug)]
 pub(crate) struct EdgeConfig {
     pub(crate) smtp_listen: Vec<SocketAddr>,
+    pub(crate) smtp_listen_direct: Vec<SocketAddr>,
     pub(crate) admin_listen: SocketAddr,
     /// `None`: the MailGateway's (`run`), or the machine's (`edge`).
     pub(crate) hostname: Option<Arc<str>>,
@@ -39,6 +40,15 @@ const SMALLEST_MESSAGE_LIMIT: u64 = 1024;
 /// Longer than any rollout; a typing slip (`60m` for `60s`) is likelier than the wish.
 const LONGEST_DRAIN: Duration = Duration::from_secs(3600);
 
+// === impl EdgeConfig ===
+
+impl EdgeConfig {
+    /// Wherever mail is taken.
+    pub(crate) fn smtp_addresses(&self) -> Vec<SocketAddr> {
+        [&*self.smtp_listen, &*self.smtp_listen_direct].concat()
+    }
+}
+
 // === impl Reader ===
 
 impl Reader {
@@ -50,8 +60,14 @@ impl Reader {
     ) -> EdgeConfig {
         let smtp_listen = self.each("--smtp-listen", &arguments.smtp_listen, address);
         let admin_listen = self.parsed("--admin-listen", &admin.admin_listen, address);
-        self.listen_conflicts(&smtp_listen);
+        let smtp_listen_direct = self.each("--smtp-listen-direct", &arguments.smtp_listen_direct, address);
+        self.listen_conflicts("--smtp-listen", &smtp_listen);
+        self.listen_conflicts("--smtp-listen-direct", &smtp_listen_direct);
+        for address in &smtp_listen_direct {
+            self.free_of("--smtp-listen-direct", Some(*address), &smtp_listen, "--smtp-listen");
+        }
         self.free_of("--admin-listen", admin_listen, &smtp_listen, "--smtp-listen");
+        self.free_of("--admin-listen", admin_listen, &smtp_listen_direct, "--smtp-listen-direct");
         let max_connections = self.count("--max-connections", &arguments.max_connections);
         let per_network = self.count("--max-connections-per-network", &arguments.max_connections_per_network);
         if let (Some(all), Some(network)) = (max_connections, per_network)
@@ -63,6 +79,7 @@ impl Reader {
         let newlines = [("reject", BareNewline::Reject), ("normalize", BareNewline::Normalize)];
         EdgeConfig {
             smtp_listen,
+            smtp_listen_direct,
             admin_listen: admin_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             hostname: self.parsed("--hostname", &arguments.hostname, host_name),
             certificates: self.certificates(&arguments.tls_cert, &arguments.tls_key),
@@ -122,10 +139,10 @@ impl Reader {
         pairs
     }
 
-    fn listen_conflicts(&mut self, smtp: &[SocketAddr]) {
+    fn listen_conflicts(&mut self, flag: &'static str, smtp: &[SocketAddr]) {
         for (i, address) in smtp.iter().enumerate() {
             if let Some(other) = smtp.iter().skip(i + 1).find(|other| overlap(*address, **other)) {
-                self.mistake("--smtp-listen", format!("{address} and {other} can't be listened on both"));
+                self.mistake(flag, format!("{address} and {other} can't be listened on both"));
             }
         }
     }
