@@ -54,7 +54,7 @@ impl Node {
             return None;
         };
         let node = Self { tool, binary, folder: tempfile::tempdir().unwrap() };
-        node.tool(&["up"]);
+        node.up();
         fs::write(
             node.values(),
             "image: {repository: torwart, tag: \"1\"}\n\
@@ -66,6 +66,14 @@ impl Node {
         )
         .unwrap();
         Some(node)
+    }
+
+    /// A tool in bash that looks for a process which it has just started must not give up where there is none yet: it
+    /// would leave that process behind.
+    fn up(&self) {
+        let patient = "() { command ps \"$@\" || :; }";
+        let output = Output::of(Command::new(&self.tool).arg("up").env("BASH_FUNC_ps%%", patient));
+        assert_eq!(output.code, 0, "{}", output.text);
     }
 
     fn values(&self) -> PathBuf {
