@@ -10,7 +10,7 @@ mod node;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use node::{Load, Node};
+use node::{FIRST, Load, Node, SECOND};
 
 /// For what takes seconds.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -44,12 +44,12 @@ fn a_release_is_installed_takes_mail_is_upgraded_and_disturbed_under_load_and_go
     ]);
     println!("helm install --wait: {:?}", began.elapsed());
     let sink = node.sink();
-    node.apply(&node::mail_domain(""));
+    node.apply(&node::mail_domain(&FIRST, ""));
     node.kubectl(&["wait", "maildomain/example-org", "--for=condition=Programmed", "--timeout=60s"]);
     println!("from nothing to a mail domain in force: {:?}", began.elapsed());
 
     // Deferred, tried again, delivered; and the log knows the client's own address.
-    let load = Load::start(&node, "first", 1);
+    let load = Load::start(&node, &FIRST, "first", 1);
     await_that("one mail is taken", LIMIT, || load.count("accepted") >= 1);
     load.stop(LIMIT);
     assert!(load.count("deferred") >= 1, "nothing was deferred:\n{}", load.text());
@@ -61,7 +61,7 @@ fn a_release_is_installed_takes_mail_is_upgraded_and_disturbed_under_load_and_go
     node.helm(&["test", "torwart", "--timeout", "60s"]);
 
     // Everything that happens in the life of an installation, under steady load.
-    let load = Load::start(&node, "load", 4);
+    let load = Load::start(&node, &FIRST, "load", 4);
     let goes_on = |what: &str| {
         let before = load.count("accepted");
         await_that(&format!("mail flows after: {what}"), LIMIT, || load.count("accepted") > before + 20);
@@ -93,7 +93,7 @@ fn a_release_is_installed_takes_mail_is_upgraded_and_disturbed_under_load_and_go
         node.kubectl(&["rollout", "status", "deployment/torwart-edge", "--timeout=120s"]);
         goes_on(&format!("{replicas} edge pods"));
     }
-    node.apply(&node::mail_domain("  limits: {recipients: 7}\n"));
+    node.apply(&node::mail_domain(&FIRST, "  limits: {recipients: 7}\n"));
     node.kubectl(&["wait", "maildomain/example-org", "--for=condition=Programmed", "--timeout=60s"]);
     goes_on("a MailDomain changed");
     load.stop(LIMIT);
@@ -117,9 +117,33 @@ fn a_release_is_installed_takes_mail_is_upgraded_and_disturbed_under_load_and_go
         load.count("lost")
     );
 
+    // Another installation beside it, in the same namespace even: both take mail, and one goes without the other.
+    let port = format!("edge.service.nodePort={}", SECOND.node_port);
+    node.helm(&[
+        "install",
+        SECOND.name,
+        "CHART",
+        "-f",
+        "VALUES",
+        "--set",
+        &port,
+        "--wait",
+        "--timeout",
+        "110s",
+    ]);
+    node.apply(&node::mail_domain(&SECOND, ""));
+    node.kubectl(&["wait", "maildomain/example-net", "--for=condition=Programmed", "--timeout=60s"]);
+    for (release, name) in [(&SECOND, "beside"), (&FIRST, "still")] {
+        node.takes_mail(release, name);
+    }
+    node.kubectl(&["delete", "maildomain/example-net"]);
+    node.helm(&["uninstall", SECOND.name, "--wait", "--timeout", "120s"]);
+    node.takes_mail(&FIRST, "alone");
+    println!("a second release came and went: {:?}", began.elapsed());
+
     // Only what is not the release's own stays.
     node.kubectl(&["delete", "maildomain/example-org"]);
-    node.helm(&["uninstall", "torwart", "--wait", "--timeout", "120s"]);
+    node.helm(&["uninstall", FIRST.name, "--wait", "--timeout", "120s"]);
     let kinds = "deployments,replicasets,statefulsets,jobs,cronjobs,services,configmaps,secrets,serviceaccounts,roles,\
                  rolebindings,poddisruptionbudgets,horizontalpodautoscalers,networkpolicies,leases,mailgateways";
     let left = || {

@@ -14,8 +14,32 @@ pub(crate) const NAMESPACE: &str = "torwart-system";
 pub(crate) const CLIENT: &str = "198.51.100.7";
 
 const NODE: &str = "10.89.0.1";
-const NODE_PORT: u16 = 30025;
 const SINK_PORT: u16 = 2500;
+
+/// Where a release takes mail, and for whom.
+pub(crate) struct Release {
+    pub(crate) name: &'static str,
+    pub(crate) gateway: &'static str,
+    pub(crate) node_port: u16,
+    pub(crate) object: &'static str,
+    pub(crate) domain: &'static str,
+}
+
+/// The one that begins with the product's name, and another beside it.
+pub(crate) const FIRST: Release = Release {
+    name: "torwart",
+    gateway: "default",
+    node_port: 30025,
+    object: "example-org",
+    domain: "example.org",
+};
+pub(crate) const SECOND: Release = Release {
+    name: "other",
+    gateway: "other-torwart",
+    node_port: 30026,
+    object: "example-net",
+    domain: "example.net",
+};
 
 pub(crate) struct Node {
     tool: PathBuf,
@@ -37,10 +61,11 @@ pub(crate) struct Sink {
 }
 
 /// In front of the sink, with a delay that a test can wait for.
-pub(crate) fn mail_domain(more: &str) -> String {
+pub(crate) fn mail_domain(release: &Release, more: &str) -> String {
+    let Release { gateway, object, domain, .. } = release;
     format!(
-        "apiVersion: torwart.dev/v1alpha1\nkind: MailDomain\nmetadata: {{name: example-org, namespace: {NAMESPACE}}}\n\
-         spec:\n  domains: [example.org]\n  route: {{upstreams: [{{host: {NODE}, port: {SINK_PORT}}}]}}\n  \
+        "apiVersion: torwart.dev/v1alpha1\nkind: MailDomain\nmetadata: {{name: {object}, namespace: {NAMESPACE}}}\n\
+         spec:\n  gatewayRef: {{name: {gateway}}}\n  domains: [{domain}]\n  route: {{upstreams: [{{host: {NODE}, port: {SINK_PORT}}}]}}\n  \
          greylisting: {{mode: Always, delay: 3s}}\n{more}"
     )
 }
@@ -166,6 +191,15 @@ impl Node {
         }
     }
 
+    /// Sends until one mail is taken.
+    #[track_caller]
+    pub(crate) fn takes_mail(&self, release: &Release, name: &str) {
+        let load = Load::start(self, release, name, 1);
+        crate::await_that(name, crate::LIMIT, || load.count("accepted") >= 1);
+        load.stop(crate::LIMIT);
+        assert_eq!(load.count("refused"), 0, "{}", load.text());
+    }
+
     fn script(name: &str) -> String {
         root().join("tests/node").join(name).display().to_string()
     }
@@ -204,12 +238,13 @@ impl Drop for Sink {
 }
 
 impl Load {
-    pub(crate) fn start(node: &Node, name: &str, threads: usize) -> Self {
+    pub(crate) fn start(node: &Node, release: &Release, name: &str, threads: usize) -> Self {
         let folder = tempfile::tempdir_in(node.folder.path()).unwrap().keep();
         let (log, stop) = (folder.join("log"), folder.join("stop"));
         fs::write(&log, "").unwrap();
         let sender = Command::new(&node.tool)
-            .args(["client", CLIENT, "python3", &Node::script("sender.py"), NODE, &NODE_PORT.to_string()])
+            .args(["client", CLIENT, "python3", &Node::script("sender.py"), NODE])
+            .args([release.node_port.to_string(), format!("bert@{}", release.domain)])
             .args([&log, &stop])
             .args([&threads.to_string(), name])
             .stdin(Stdio::null())

@@ -1,6 +1,6 @@
 """A real sender: whatever is not taken is tried again, until the file STOP exists; then what is begun is finished.
 
-    sender.py ADDRESS PORT FILE STOP THREADS NAME
+    sender.py ADDRESS PORT RECIPIENT FILE STOP THREADS NAME
 
 Writes a line for each thing that happened: `accepted ID`, `unclear ID` (the connection broke before the last reply, so
 the mail is tried again and may come twice), `refused ID REPLY` for a 5xx, `deferred ID REPLY`, `lost ID ERROR`.
@@ -13,8 +13,7 @@ import sys
 import threading
 import time
 
-ADDRESS, PORT, FILE, STOP, THREADS = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
-NAME = sys.argv[6]
+ADDRESS, PORT, RECIPIENT, FILE, STOP, THREADS, NAME = sys.argv[1:]
 LOCK = threading.Lock()
 OUT = open(FILE, "a", encoding="utf-8")
 
@@ -28,9 +27,9 @@ def attempt(name):
     """True once it is taken."""
     sent = False
     try:
-        with smtplib.SMTP(ADDRESS, PORT, local_hostname="mail.sender.example", timeout=60) as client:
+        with smtplib.SMTP(ADDRESS, int(PORT), local_hostname="mail.sender.example", timeout=60) as client:
             client.ehlo()
-            for reply in (client.mail("anna@sender.example"), client.rcpt("bert@example.org")):
+            for reply in (client.mail("anna@sender.example"), client.rcpt(RECIPIENT)):
                 if reply[0] >= 400:
                     note("refused" if reply[0] >= 500 else "deferred", name, reply)
                     return False
@@ -62,7 +61,7 @@ def work(thread):
         time.sleep(0.05)
 
 
-threads = [threading.Thread(target=work, args=(thread,)) for thread in range(THREADS)]
+threads = [threading.Thread(target=work, args=(thread,)) for thread in range(int(THREADS))]
 for thread in threads:
     thread.start()
 for thread in threads:
