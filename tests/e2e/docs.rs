@@ -6,7 +6,7 @@ use std::fs;
 use torwart_tests::{root, sources};
 
 /// The rows of all tables that have a column `test`: what stands in backquotes in each cell.
-fn rows(page: &str) -> Vec<Vec<Vec<&str>>> {
+pub(crate) fn rows(page: &str) -> Vec<Vec<Vec<&str>>> {
     let mut in_table = false;
     let mut rows = Vec::new();
     for line in page.lines() {
@@ -25,7 +25,7 @@ fn rows(page: &str) -> Vec<Vec<Vec<&str>>> {
 }
 
 /// The names of all functions that have an attribute `test`.
-fn tests(code: &str) -> BTreeSet<&str> {
+pub(crate) fn tests(code: &str) -> BTreeSet<&str> {
     let mut is_test = false;
     let mut names = BTreeSet::new();
     for line in code.lines().map(str::trim_start) {

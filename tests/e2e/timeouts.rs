@@ -1,9 +1,10 @@
 //! Silence. The limits are minutes (RFC 5321 section 4.5.3.2), so these are run apart: `tests/run` does, unless
 //! it is told to be quick.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
-use torwart_tests::{Act, Client, Gateway, PolicyFile, Step, Upstream};
+use torwart_tests::{Act, Client, Gateway, PolicyFile, Step, Upstream, endpoint};
 
 /// The longest limit is five minutes.
 const LONG: Duration = Duration::from_secs(6 * 60);
@@ -61,4 +62,19 @@ fn an_upstream_that_falls_silent_is_a_deferral() {
     for thread in gone {
         thread.join().unwrap();
     }
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn a_recipient_has_its_reply_after_a_minute_over_all_upstreams() {
+    // Each would be waited for longer than its share: the system accepts connections to them, and nobody speaks.
+    let silent: Vec<TcpListener> = (0..8).map(|_| TcpListener::bind(endpoint()).unwrap()).collect();
+    let mut upstreams = silent.iter().map(|listener| listener.local_addr().unwrap());
+    let first = PolicyFile::to(upstreams.next().unwrap());
+    let gateway = Gateway::start(&upstreams.fold(first, PolicyFile::upstream));
+    let mut client = gateway.client();
+    client.ask(250, "MAIL FROM:<anna@sender.example>");
+    client.send("RCPT TO:<bert@example.org>\r\n");
+    client.stream().set_read_timeout(Some(Duration::from_secs(75))).unwrap();
+    client.expect(451);
 }

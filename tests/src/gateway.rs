@@ -44,6 +44,7 @@ pub struct GatewayBuilder {
     split: bool,
     flags: Vec<(String, String)>,
     address_space: Option<u64>,
+    hosts: Option<PathBuf>,
     log: Option<PathBuf>,
     smtp: SocketAddr,
     admin: SocketAddr,
@@ -61,6 +62,7 @@ impl Gateway {
             split: std::env::var_os("TORWART_TEST_TOPOLOGY").is_some_and(|topology| topology == "split"),
             flags: Vec::new(),
             address_space: None,
+            hosts: None,
             log: None,
             smtp: endpoint(),
             admin: endpoint(),
@@ -108,6 +110,11 @@ impl Gateway {
     /// The process that takes mail.
     pub fn process(&mut self) -> &mut Process {
         self.first_mut().process()
+    }
+
+    /// How many of its processes answer by a policy.
+    pub fn verdicts(&self) -> usize {
+        self.parts.len().saturating_sub(1).max(1)
     }
 
     /// What all its processes write.
@@ -222,6 +229,12 @@ impl GatewayBuilder {
         self
     }
 
+    /// This file is the `/etc/hosts` of the process that takes mail. The caller keeps it.
+    pub fn hosts(mut self, file: &Path) -> Self {
+        self.hosts = Some(file.to_owned());
+        self
+    }
+
     /// Standard output of the process that takes mail goes to a file, as in production, instead of to
     /// [`Gateway::lines`].
     pub fn log_to(mut self, file: &Path) -> Self {
@@ -262,6 +275,9 @@ impl GatewayBuilder {
         let mut part = part.endpoints(self.smtp, self.admin).sharing(lines);
         if let Some(bytes) = self.address_space {
             part = part.address_space(bytes);
+        }
+        if let Some(hosts) = &self.hosts {
+            part = part.hosts(hosts);
         }
         if let Some(log) = &self.log {
             part = part.log_to(log);

@@ -15,10 +15,12 @@
 mod client;
 pub mod cluster;
 mod dns;
+mod dovecot;
 mod fleet;
 mod gateway;
 mod haproxy;
 mod lines;
+mod mail_server;
 mod metrics;
 mod net;
 mod part;
@@ -26,19 +28,23 @@ mod policy;
 mod postfix;
 mod postgrey;
 mod process;
+mod prometheus;
 mod redis;
 mod sink;
 mod tls;
 mod tools;
 mod tree;
+mod unbound;
 mod upstream;
 
 pub use client::{Client, Reply};
 pub use dns::DnsServer;
+pub use dovecot::Dovecot;
 pub use fleet::{Fleet, FleetBuilder};
 pub use gateway::{Gateway, GatewayBuilder};
 pub use haproxy::{HaProxy, SendProxy};
 pub use lines::Lines;
+pub use mail_server::{Brand, MailServer, Stored};
 pub use metrics::Metrics;
 pub use net::{Endpoint, address, client_address, endpoint, wait_listening};
 pub use part::{Part, PartBuilder};
@@ -46,6 +52,7 @@ pub use policy::PolicyFile;
 pub use postfix::{Postfix, PostfixRole};
 pub use postgrey::Postgrey;
 pub use process::Process;
+pub use prometheus::{Prometheus, Rule, Series, Target};
 pub use redis::{
     RedisCluster, RedisClusterBuilder, RedisSentinels, RedisSentinelsBuilder, RedisServer, RedisServerBuilder,
 };
@@ -53,6 +60,7 @@ pub use sink::SmtpSink;
 pub use tls::{Authority, Certificate};
 pub use tools::{Output, python, swaks, tool};
 pub use tree::{root, sources};
+pub use unbound::Unbound;
 pub use upstream::{Act, Fault, Received, Step, Upstream, without_added_fields};
 
 use std::time::{Duration, Instant};

@@ -40,6 +40,11 @@ impl Metrics {
         Self { text: series.iter().map(|(name, value)| format!("{name} {value}\n")).collect() }
     }
 
+    /// What somebody else has scraped.
+    pub fn of(text: &str) -> Self {
+        Self { text: text.to_owned() }
+    }
+
     pub fn text(&self) -> &str {
         &self.text
     }

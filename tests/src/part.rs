@@ -25,6 +25,7 @@ pub struct PartBuilder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     address_space: Option<u64>,
+    hosts: Option<PathBuf>,
     log: Option<PathBuf>,
     shared: Option<Lines>,
     listen: SocketAddr,
@@ -155,6 +156,7 @@ impl PartBuilder {
             arguments: Vec::new(),
             environment: Vec::new(),
             address_space: None,
+            hosts: None,
             log: None,
             shared: None,
             listen: endpoint(),
@@ -180,6 +182,12 @@ impl PartBuilder {
     /// Caps the address space with prlimit, in bytes beside those of the program itself: what `ulimit -v` does.
     pub fn address_space(mut self, bytes: u64) -> Self {
         self.address_space = Some(bytes);
+        self
+    }
+
+    /// This file is its `/etc/hosts`.
+    pub fn hosts(mut self, file: &Path) -> Self {
+        self.hosts = Some(file.to_owned());
         self
     }
 
@@ -226,13 +234,20 @@ impl PartBuilder {
     #[track_caller]
     fn process(&self) -> Process {
         let binary = Gateway::binary();
-        let mut command = match self.address_space {
-            Some(bytes) => {
+        let mut command = match (self.address_space, &self.hosts) {
+            (Some(bytes), _) => {
                 let mut command = Command::new("prlimit");
                 command.arg(format!("--as={}", bytes + loaded_size(binary))).arg(binary);
                 command
             }
-            None => Command::new(binary),
+            (None, Some(hosts)) => {
+                let mut command = Command::new("unshare");
+                let script = r#"mount --bind "$1" /etc/hosts; shift; exec "$@""#;
+                command.args(["--mount", "--propagation", "private", "sh", "-ec", script, "sh"]);
+                command.arg(hosts).arg(binary);
+                command
+            }
+            (None, None) => Command::new(binary),
         };
         clean(&mut command);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

@@ -16,6 +16,8 @@ pub enum PostfixRole {
     Sender { relay: SocketAddr },
     /// Delivers `example.org` into a Maildir.
     Mailbox,
+    /// The same, with further lines for main.cf.
+    MailboxWith { main: String },
     /// Further lines for main.cf. Its log goes to a file, so [`Postfix::log`] has nothing to wait for.
     Measured { main: String },
 }
@@ -115,6 +117,10 @@ impl Postfix {
         files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect()
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
@@ -151,19 +157,27 @@ fn settings(role: &PostfixRole, root: &Path) -> String {
                  maximal_backoff_time = 2s\n\
                  queue_run_delay = 1s\n\
                  transport_retry_time = 1s\n\
+                 smtp_tls_security_level = may\n\
+                 smtp_tls_loglevel = 1\n\
                  smtp_connection_cache_on_demand = no\n"
             );
         }
-        PostfixRole::Mailbox => {
+        PostfixRole::Mailbox | PostfixRole::MailboxWith { .. } => {
             let _ = write!(
                 main,
                 "myhostname = mailbox.example.org\n\
                  virtual_mailbox_domains = example.org\n\
+                 message_size_limit = 0\n\
+                 virtual_mailbox_limit = 0\n\
+                 local_header_rewrite_clients =\n\
                  virtual_mailbox_base = {path}/mail\n\
                  virtual_mailbox_maps = static:inbox/\n\
                  virtual_uid_maps = static:{NOBODY}\n\
                  virtual_gid_maps = static:{NOBODY}\n"
             );
+            if let PostfixRole::MailboxWith { main: more } = role {
+                main.push_str(more);
+            }
         }
         PostfixRole::Measured { main: more } => main.push_str(more),
     }

@@ -30,6 +30,17 @@ impl Certificate {
         certificate
     }
 
+    /// Self-signed, and over since 2020.
+    pub fn expired(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = Self::nowhere();
+        certificate.write(&key.serialize_pem(), &params.self_signed(&key).unwrap().pem());
+        certificate
+    }
+
     /// Writes another self-signed pair over the first.
     pub fn renew(&self, names: &[&str]) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();

@@ -36,7 +36,7 @@ pub use gateway::{
 pub use greylisting::{GreylistIdentity, GreylistMode, GreylistPrefix, Greylisting, StoreFailure};
 pub use lists::{Recipients, SenderEntry, SenderLists};
 pub use object::{API_VERSION, Enforcement, Kind, MailDomain, MailGateway, Manifest, Metadata, ObjectRef};
-pub use ranges::{IpRange, RangeAction, RangeChecks, RangeGreylisting, RangeTls, Switch};
+pub use ranges::{EhloKeyword, IpRange, RangeAction, RangeChecks, RangeGreylisting, RangeTls, Switch};
 pub use route::{
     CaRef, ClientIdentity, Protocol, Route, ServiceRef, SoftBounce, TlsMode, Upstream, UpstreamTls,
 };

@@ -9,6 +9,8 @@ pub const MAX_UPSTREAMS: usize = 32;
 pub const MAX_IP_RANGES: usize = 1_000;
 /// `cidrs` of one IP range: as many as fit an object of the Kubernetes API, twice over.
 pub const MAX_CIDRS: usize = 100_000;
+/// `hideKeywords` of one IP range: there are six, and more to come.
+pub const MAX_HIDDEN_KEYWORDS: usize = 16;
 /// `senders.allow` and `senders.deny`, each: they are read in order for every recipient.
 pub const MAX_SENDERS: usize = 1_000;
 /// `clients` of one entry in a sender list.

@@ -27,6 +27,10 @@ pub struct IpRange {
     /// mail domain is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<RangeTls>,
+    /// What EHLO does not offer to these clients, for those that stumble over it; what is hidden works all the same.
+    /// STARTTLS is hidden by tls. Nothing if left out. In a MailGateway only, as tls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hide_keywords: Vec<EhloKeyword>,
     /// Switches single checks on or off for these clients. As the mail domain says if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checks: Option<RangeChecks>,
@@ -55,6 +59,25 @@ pub enum RangeTls {
     Hide,
     /// Mail before STARTTLS is refused.
     Require,
+}
+
+/// A keyword of the reply to EHLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum EhloKeyword {
+    /// Commands one after the other, without waiting for replies (RFC 2920).
+    Pipelining,
+    /// The largest message (RFC 1870).
+    Size,
+    /// Bytes beyond ASCII in messages (RFC 6152). Hides SMTPUTF8 too, which is not to be offered without it.
+    #[serde(rename = "8BITMIME")]
+    EightBitMime,
+    /// A code such as 5.7.1 in replies (RFC 2034).
+    EnhancedStatusCodes,
+    /// Letters beyond ASCII in addresses (RFC 6531).
+    SmtpUtf8,
+    /// Messages in chunks, by BDAT (RFC 3030).
+    Chunking,
 }
 
 /// Single checks on or off. Virus scanners are not among them.

@@ -82,7 +82,24 @@ pub struct Loaded {
     pub mistakes: Vec<Mistake>,
     /// Documents that are somebody else's, such as a Kubernetes Service. They are not among `documents`.
     pub foreign: Vec<Mistake>,
+    /// ConfigMaps that a `caRef` may name. They are neither of both.
+    pub authorities: Vec<Authority>,
 }
+
+/// A Kubernetes ConfigMap with the label [`CA_LABEL`] and certificates under `ca.crt`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    pub position: Position,
+    /// Which document of the file, from 1.
+    pub document: usize,
+    pub namespace: String,
+    pub name: String,
+    pub pem: String,
+}
+
+/// The label (`torwart.dev/ca: "true"`) of ConfigMaps that hold a `ca.crt` for `caRef`: no others are read, in a cluster
+/// nor in files.
+pub const CA_LABEL: &str = "torwart.dev/ca";
 
 /// Fields of Kubernetes' ObjectMeta that mean nothing here.
 const TOLERATED_METADATA: [&str; 9] = [
@@ -107,7 +124,7 @@ pub fn load(file: &str, text: &str) -> Loaded {
     if text.len() > MAX_FILE {
         let message = format!("the file is larger than {} MiB; split it", MAX_FILE >> 20);
         let (document, mistakes) = read_document(&file, 1, Tree::unread(message));
-        return Loaded { documents: vec![document], mistakes, foreign: Vec::new() };
+        return Loaded { documents: vec![document], mistakes, ..Loaded::default() };
     }
     let mut number = 0;
     let mut aliased = 0;
@@ -117,6 +134,10 @@ pub fn load(file: &str, text: &str) -> Loaded {
             continue;
         }
         number += 1;
+        if let Some(authority) = authority(&tree, number) {
+            loaded.authorities.push(authority);
+            continue;
+        }
         if let Some((position, message)) = foreign(&tree) {
             let (file, path) = (file.clone(), "apiVersion".to_owned());
             let skipped = Mistake { file, position, document: number, object: None, path, message };
@@ -150,6 +171,26 @@ fn split(text: &str) -> Vec<(usize, &str)> {
     }
     parts.push((first_line, text.get(start..).unwrap_or_default()));
     parts
+}
+
+/// The authority in a ConfigMap of the core API group, if there is one.
+fn authority(tree: &Tree, document: usize) -> Option<Authority> {
+    let root = tree.root().filter(|_| tree.complete && tree.faults.is_empty())?;
+    let text_at = |path: &[&str]| {
+        let node = path.iter().try_fold(root, |node, key| tree.get(node, key))?;
+        tree.text(node)
+    };
+    let is_one = text_at(&["apiVersion"])? == "v1"
+        && text_at(&["kind"])? == "ConfigMap"
+        && text_at(&["metadata", "labels", CA_LABEL])? == "true";
+    let pem = text_at(&["data", "ca.crt"]).filter(|_| is_one)?;
+    Some(Authority {
+        position: tree.position(root),
+        document,
+        namespace: text_at(&["metadata", "namespace"]).unwrap_or(DEFAULT_NAMESPACE).to_owned(),
+        name: text_at(&["metadata", "name"])?.to_owned(),
+        pem: pem.to_owned(),
+    })
 }
 
 /// What to say of a whole document that is none of ours: files may hold what belongs to other programs, too. Under one

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{ClassDigest, Mailbox, Reason, RouteDigest};
 
@@ -36,6 +37,17 @@ pub enum ListenerTls {
     Hide,
     /// MAIL before STARTTLS is 530 5.7.0.
     Require,
+}
+
+/// An EHLO keyword that a client may be spared. STARTTLS is [`ListenerTls`]'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Keyword {
+    Pipelining,
+    Size,
+    EightBitMime,
+    EnhancedStatusCodes,
+    SmtpUtf8,
+    Chunking,
 }
 
 /// How greylisting answered for one recipient: the label of `torwart_greylist_total`.
@@ -102,6 +114,10 @@ pub struct ConnectionAnswer {
     /// `None`: greet with 220. Otherwise say this (554 or 421) and close.
     pub refuse: Option<(Reply, Reason)>,
     pub tls: ListenerTls,
+    /// How long to wait for a client that speaks too early, before the banner.
+    pub greet_delay: Duration,
+    /// What EHLO does not offer to this client.
+    pub hidden: Vec<Keyword>,
     pub revision: Revision,
     /// False: under this revision every connection gets this same answer, so the edge may stop asking.
     pub ask_connections: bool,
@@ -121,6 +137,8 @@ pub struct RecipientVerdict {
     pub domain: Option<Arc<str>>,
     /// The MailDomain object, `namespace/name`.
     pub object: Option<Arc<str>>,
+    /// Also given with `Defer` by greylisting: an edge that knows that this route's upstream does not know the recipient
+    /// says so at once.
     pub route: Option<RouteDigest>,
     /// Recipients of one transaction share one delivery class.
     pub class: Option<ClassDigest>,
@@ -131,6 +149,8 @@ pub struct RecipientVerdict {
     /// Accepted at RCPT so that sender call-outs succeed, but DATA must answer this (the null sender's
     /// greylisting; it comes with action `Accept`).
     pub refuse_data: Option<Reply>,
+    /// The message is held until [`crate::Verdicts::check_message`] has answered; otherwise it streams through.
+    pub hold_message: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -198,6 +218,31 @@ impl Greylist {
             Self::Expired => "expired",
             Self::NotSuspicious => "not_suspicious",
             Self::StoreFailure => "store_failure",
+        }
+    }
+}
+
+// === impl Keyword ===
+
+impl Keyword {
+    pub const ALL: [Self; 6] = [
+        Self::Pipelining,
+        Self::Size,
+        Self::EightBitMime,
+        Self::EnhancedStatusCodes,
+        Self::SmtpUtf8,
+        Self::Chunking,
+    ];
+
+    /// As EHLO says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pipelining => "PIPELINING",
+            Self::Size => "SIZE",
+            Self::EightBitMime => "8BITMIME",
+            Self::EnhancedStatusCodes => "ENHANCEDSTATUSCODES",
+            Self::SmtpUtf8 => "SMTPUTF8",
+            Self::Chunking => "CHUNKING",
         }
     }
 }

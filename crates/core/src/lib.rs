@@ -7,6 +7,7 @@
 //!   edge                                   verdict
 //!     ConnectionQuestion  ------------->     ConnectionAnswer    banner
 //!     RecipientsQuestion  ------------->     RecipientsAnswer    each batch of RCPT
+//!     MessageQuestion     ------------->     MessageAnswer       while the message arrives
 //!     Delivery            ------------->     (nothing)           after the upstream's last word
 //!     RouteDigest         ------------->     Route               fetched once
 //! ```
@@ -14,17 +15,19 @@
 mod answer;
 mod delivery;
 mod id;
+mod message;
 mod question;
 mod reason;
 mod route;
 mod verdicts;
 
 pub use answer::{
-    Action, CheckOutcome, CheckResult, ConnectionAnswer, Greylist, ListenerTls, Monitored, RecipientVerdict,
-    RecipientsAnswer, Reply, Revision,
+    Action, CheckOutcome, CheckResult, ConnectionAnswer, Greylist, Keyword, ListenerTls, Monitored,
+    RecipientVerdict, RecipientsAnswer, Reply, Revision,
 };
 pub use delivery::{Delivery, DeliveryResult};
 pub use id::{Id, IdSource, InvalidId};
+pub use message::{BodyPart, MessageAnswer, MessageBody, MessageQuestion};
 pub use question::{ConnectionQuestion, Envelope, Mailbox, Peer, RecipientsQuestion, TlsFacts, canonical_ip};
 pub use reason::Reason;
 pub use route::{

@@ -18,6 +18,8 @@ pub struct Peer {
     pub helo: Option<Arc<str>>,
     /// What STARTTLS agreed on, if it was used.
     pub tls: Option<TlsFacts>,
+    /// It spoke before it was greeted (RFC 5321 section 4.3.1 has it wait).
+    pub early_talker: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

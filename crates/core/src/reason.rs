@@ -9,6 +9,8 @@ pub enum Reason {
     BareNewline,
     /// The client went away before its message was complete.
     ClientGone,
+    /// DNS block lists alone speak so much against the client that they add up to `rejectAt` (550 5.7.1).
+    DnsList,
     /// Greylisting asks the sender to come back (450 4.2.0).
     Greylisted,
     /// An IP range of the policy says Allow, Reject or Defer, or requires TLS (451 4.7.0).
@@ -37,6 +39,8 @@ pub enum Reason {
     SenderAllowed,
     /// The process is going down (421 4.3.2).
     Shutdown,
+    /// There was no room to hold the message until it is checked, or the disk failed (452 4.3.1).
+    SpoolFull,
     /// The client was silent for too long, did not take our replies, or was connected for too long (421 4.4.2).
     Timeout,
     /// Too many commands that brought no mail, or too many transactions in one session (421 4.7.0).
@@ -68,10 +72,11 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::Accepted,
         Self::BareNewline,
         Self::ClientGone,
+        Self::DnsList,
         Self::Greylisted,
         Self::IpRange,
         Self::MailLoop,
@@ -86,6 +91,7 @@ impl Reason {
         Self::SenderDenied,
         Self::SenderAllowed,
         Self::Shutdown,
+        Self::SpoolFull,
         Self::Timeout,
         Self::TooManyCommands,
         Self::TooManyErrors,
@@ -107,6 +113,7 @@ impl Reason {
             Self::Accepted => "accepted",
             Self::BareNewline => "bare_newline",
             Self::ClientGone => "client_gone",
+            Self::DnsList => "dns_list",
             Self::Greylisted => "greylisted",
             Self::IpRange => "ip_range",
             Self::MailLoop => "mail_loop",
@@ -121,6 +128,7 @@ impl Reason {
             Self::SenderDenied => "sender_denied",
             Self::SenderAllowed => "sender_allowed",
             Self::Shutdown => "shutdown",
+            Self::SpoolFull => "spool_full",
             Self::Timeout => "timeout",
             Self::TooManyCommands => "too_many_commands",
             Self::TooManyErrors => "too_many_errors",

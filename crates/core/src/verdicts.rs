@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::{
-    ConnectionAnswer, ConnectionQuestion, Delivery, RecipientsAnswer, RecipientsQuestion, Route, RouteDigest,
+    ConnectionAnswer, ConnectionQuestion, Delivery, MessageAnswer, MessageBody, MessageQuestion,
+    RecipientsAnswer, RecipientsQuestion, Route, RouteDigest,
 };
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -25,6 +26,14 @@ pub trait Verdicts: Send + Sync + 'static {
         &self,
         question: RecipientsQuestion,
     ) -> BoxFuture<'_, Result<RecipientsAnswer, Unavailable>>;
+
+    /// Reads the body to its end as it comes, and then answers. Without an end there is no answer. Never asked again
+    /// elsewhere once the body was begun.
+    fn check_message(
+        &self,
+        question: MessageQuestion,
+        body: Box<dyn MessageBody>,
+    ) -> BoxFuture<'_, Result<MessageAnswer, Unavailable>>;
 
     /// Never fails as far as the edge is concerned: what is lost is counted by the implementation.
     fn report_delivery(&self, delivery: Delivery) -> BoxFuture<'_, ()>;

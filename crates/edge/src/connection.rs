@@ -228,7 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             },
             declared_size: envelope.declared_size,
             eight_bit: envelope.eight_bit,
-            smtputf8: false,
+            smtputf8: envelope.smtputf8,
         });
         if self.peer.helo.as_deref() != self.session.helo() {
             self.peer = Arc::new(Peer { helo: self.session.helo().map(Arc::from), ..(*self.peer).clone() });
@@ -242,6 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             peer: Arc::clone(&self.peer),
             envelope,
             hostname: Arc::clone(&self.shared.config.load().hostname),
+            esmtp: self.session.esmtp(),
             span: child(&self.span, trace::TRANSACTION),
         })));
     }
@@ -342,13 +343,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     }
 
     fn record(&self, outcome: SessionOutcome) -> Record {
-        session_record(self.peer.session, self.peer.address, self.started, outcome, &self.span)
+        let early_talker = self.peer.early_talker;
+        session_record(self.peer.session, self.peer.address, early_talker, self.started, outcome, &self.span)
     }
 }
 
 fn session_record(
     id: Id,
     client: SocketAddr,
+    early_talker: bool,
     started: Instant,
     outcome: SessionOutcome,
     span: &Span,
@@ -358,6 +361,7 @@ fn session_record(
         id,
         time: SystemTime::now(),
         client,
+        early_talker,
         outcome,
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         trace_id: trace_id(span).map(Into::into),

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::permits::Permits;
 use crate::reports::Reports;
 use crate::settings::Settings;
+use crate::spool::Spool;
 use crate::tls::{self, CertificateError, Certificates};
 use crate::trace::Sampling;
 use crate::upstream::{UpstreamMetrics, Upstreams};
@@ -59,6 +60,7 @@ pub enum BindError {
 pub(crate) struct Shared {
     pub(crate) verdicts: Arc<dyn Verdicts>,
     pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) spool: Arc<Spool>,
     pub(crate) config: ArcSwap<SessionConfig>,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) proxy_protocol_from: Vec<IpNet>,
@@ -233,6 +235,7 @@ impl Shared {
         Ok(Self {
             verdicts,
             upstreams: Upstreams::new(settings.upstream.clone(), upstream_metrics),
+            spool: Spool::new(settings.spool.clone(), registry)?,
             config: ArcSwap::from_pointee(settings.session_config()),
             tls: certificates.map(Certificates::acceptor).transpose()?,
             proxy_protocol_from: settings.proxy_protocol_from.clone(),

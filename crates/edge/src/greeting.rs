@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use torwart_core::{
-    ConnectionAnswer, ConnectionQuestion, ListenerTls, Peer, Reason, RecipientsAnswer, Reply, Verdicts,
+    ConnectionAnswer, ConnectionQuestion, Keyword, ListenerTls, Peer, Reason, RecipientsAnswer, Reply,
+    Verdicts,
 };
 use torwart_proto::trace::fail;
 use tracing::{Instrument, Span};
@@ -17,6 +18,9 @@ use crate::trace;
 pub(crate) struct Greeting {
     pub(crate) refuse: Option<(Reply, Reason)>,
     pub(crate) tls: ListenerTls,
+    /// How long a client that speaks too early is waited for.
+    pub(crate) delay: Duration,
+    pub(crate) hidden: Vec<Keyword>,
 }
 
 /// Remembers the answer that holds for every connection, for as long as the verdict says so.
@@ -60,7 +64,7 @@ impl Greetings {
             }
             Ok(Err(_)) | Err(_) => {
                 fail(&span, "no verdict");
-                Greeting { refuse: None, tls: ListenerTls::Offer }
+                Greeting { refuse: None, tls: ListenerTls::Offer, delay: Duration::ZERO, hidden: Vec::new() }
             }
         }
     }
@@ -80,6 +84,7 @@ impl Greetings {
 
 impl From<&ConnectionAnswer> for Greeting {
     fn from(answer: &ConnectionAnswer) -> Self {
-        Self { refuse: answer.refuse.clone(), tls: answer.tls }
+        let ConnectionAnswer { refuse, tls, greet_delay, hidden, revision: _, ask_connections: _ } = answer;
+        Self { refuse: refuse.clone(), tls: *tls, delay: *greet_delay, hidden: hidden.clone() }
     }
 }

@@ -28,6 +28,7 @@ mod reports;
 mod resolve;
 mod scatter;
 mod settings;
+mod spool;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -42,8 +43,10 @@ pub use edge::{BindError, Edge};
 pub use log::{LogAddresses, LogFormat, MailLog, MailLogError, MailLogOptions, MailLogWriter};
 pub use resolve::Resolve;
 pub use settings::{CertificateFiles, Settings};
+pub use spool::SpoolSettings;
 pub use tls::{CertificateError, check_certificates};
 pub use torwart_smtp::{BareNewline, Limits};
+pub use transaction::{Foretold, Moment, foretell_message, foretell_recipients, foretell_session};
 pub use upstream::UpstreamSettings;
 pub use verdict_client::{
     ClientError, ClientSettings, InvalidVerdictUrl, RECIPIENTS_BUDGET, Scheme, VerdictClient, VerdictUrl,

@@ -96,6 +96,7 @@ fn turn_away(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
         id: shared.new_id(),
         time: SystemTime::now(),
         client: address,
+        early_talker: false,
         outcome: SessionOutcome::ConnectionLimit,
         duration_ms: 0,
         trace_id: None,

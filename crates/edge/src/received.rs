@@ -1,4 +1,4 @@
-//! The header fields that are put on top of each message: `Received` (RFC 5321 section 4.4) and `X-Torwart-Id`.
+//! The trace field that is put on top of each message: `Received` (RFC 5321 section 4.4).
 
 #[cfg(test)]
 mod tests;
@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use torwart_core::{Id, Mailbox};
 
-/// What the trace fields say.
+/// What the trace field says.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trace<'a> {
     pub(crate) helo: Option<&'a str>,
@@ -18,6 +18,8 @@ pub(crate) struct Trace<'a> {
     /// EHLO rather than HELO.
     pub(crate) esmtp: bool,
     pub(crate) tls: bool,
+    /// MAIL had SMTPUTF8.
+    pub(crate) smtputf8: bool,
     pub(crate) id: Id,
     /// Given only when the message has one recipient, so that nobody learns of another.
     pub(crate) only_recipient: Option<&'a Mailbox>,
@@ -35,44 +37,44 @@ const LONGEST_NAME: usize = 255;
 const LONGEST_PATH: usize = 900;
 
 impl Trace<'_> {
-    /// The fields, each line with its CRLF. Nothing that the client said can end a line or a comment in them.
-    pub(crate) fn header_fields(&self) -> String {
-        let mut fields = String::with_capacity(320);
+    /// The field, each line with its CRLF. Nothing that the client said can end a line or a comment in it.
+    pub(crate) fn received(&self) -> String {
+        let mut field = String::with_capacity(320);
         // writing to a String cannot fail
-        let _ = self.write(&mut fields);
-        fields
+        let _ = self.write(&mut field);
+        field
     }
 
-    fn write(&self, fields: &mut String) -> fmt::Result {
+    fn write(&self, field: &mut String) -> fmt::Result {
         let helo = Sanitised(self.helo.unwrap_or_default());
-        write!(fields, "Received: from {helo} (unknown {})\r\n", Literal(self.client))?;
-        write!(
-            fields,
-            "\tby {} (Torwart) with {} id {}",
-            Sanitised(self.hostname),
-            self.protocol(),
-            self.id
-        )?;
-        if let Some(recipient) = self.only_recipient.filter(|recipient| fits_header(recipient)) {
-            write!(fields, "\r\n\tfor <{recipient}>")?;
+        write!(field, "Received: from {helo} (unknown {})\r\n", Literal(self.client))?;
+        write!(field, "\tby {} (Torwart) with {} id {}", Sanitised(self.hostname), self.protocol(), self.id)?;
+        if let Some(recipient) = self.only_recipient.filter(|recipient| self.fits_header(recipient)) {
+            write!(field, "\r\n\tfor <{recipient}>")?;
         }
-        write!(fields, ";\r\n\t{}\r\nX-Torwart-Id: {}\r\n", Date(self.time), self.id)
+        write!(field, ";\r\n\t{}\r\n", Date(self.time))
     }
 
-    /// RFC 3848.
+    /// RFC 3848, and RFC 6531 section 4.3.
     fn protocol(&self) -> &'static str {
-        match (self.tls, self.esmtp) {
-            (true, _) => "ESMTPS",
-            (false, true) => "ESMTP",
-            (false, false) => "SMTP",
+        match (self.smtputf8, self.tls, self.esmtp) {
+            (true, true, _) => "UTF8SMTPS",
+            (true, false, _) => "UTF8SMTP",
+            (false, true, _) => "ESMTPS",
+            (false, false, true) => "ESMTP",
+            (false, false, false) => "SMTP",
         }
     }
-}
 
-fn fits_header(recipient: &Mailbox) -> bool {
-    let printable = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    let length = recipient.local.len() + recipient.domain.len();
-    length <= LONGEST_PATH && printable(&recipient.local) && printable(&recipient.domain)
+    /// Beyond ASCII only in a message that may be so (RFC 6531 section 3.7.3).
+    fn fits_header(&self, recipient: &Mailbox) -> bool {
+        let printable = |text: &str| {
+            text.chars()
+                .all(|c| matches!(c, ' '..='~') || (self.smtputf8 && !c.is_ascii() && !c.is_control()))
+        };
+        let length = recipient.local.len() + recipient.domain.len();
+        length <= LONGEST_PATH && printable(&recipient.local) && printable(&recipient.domain)
+    }
 }
 
 // === impl Display ===

@@ -57,6 +57,24 @@ impl Said {
         Self::new(reply, Reason::MessageTooLarge)
     }
 
+    /// RFC 3463, X.3.1: no room for the message here; the sender keeps it.
+    pub(crate) fn spool_full() -> Self {
+        let reply =
+            Reply::new(452, (4, 3, 1), "No room to check the message right now, please try again later");
+        Self::new(reply, Reason::SpoolFull)
+    }
+
+    /// To the dot of a message that nobody has, when the process goes down; 421 comes behind it.
+    pub(crate) fn stopping() -> Self {
+        Self::new(Reply::new(451, (4, 3, 2), "Going down, please try again"), Reason::Shutdown)
+    }
+
+    /// A mail server that goes away each time that it is to be given the message.
+    pub(crate) fn upstream_left() -> Self {
+        let text = "Connection to the mail server broke, try again later";
+        Self::new(Reply::new(451, (4, 4, 2), text), Reason::UpstreamUnreachable)
+    }
+
     pub(crate) fn delivered(id: Id) -> Self {
         Self::new(Reply::new(250, (2, 0, 0), format!("Ok: delivered as {id}")), Reason::Accepted)
     }
@@ -106,7 +124,7 @@ fn reason_of(violation: Violation) -> Reason {
         Violation::BareNewline | Violation::NulByte => Reason::BareNewline,
         Violation::Idle | Violation::SessionTooOld => Reason::Timeout,
         Violation::TooManyIdleCommands | Violation::TooManyTransactions => Reason::TooManyCommands,
-        Violation::NotSmtp | Violation::EndlessLine => Reason::NotSmtp,
+        Violation::NotSmtp | Violation::EndlessLine | Violation::ChunkSyntax => Reason::NotSmtp,
         _ => Reason::TooManyErrors,
     }
 }

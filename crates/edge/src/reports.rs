@@ -61,8 +61,9 @@ impl Reports {
 #[cfg(test)]
 mod tests {
     use torwart_core::{
-        BoxFuture, ConnectionAnswer, ConnectionQuestion, DeliveryResult, Envelope, Id, Mailbox, Peer,
-        RecipientsAnswer, RecipientsQuestion, Route, RouteDigest, Unavailable,
+        BoxFuture, ConnectionAnswer, ConnectionQuestion, DeliveryResult, Envelope, Id, Mailbox,
+        MessageAnswer, MessageBody, MessageQuestion, Peer, RecipientsAnswer, RecipientsQuestion, Route,
+        RouteDigest, Unavailable,
     };
 
     use super::*;
@@ -85,6 +86,14 @@ mod tests {
             Box::pin(std::future::pending())
         }
 
+        fn check_message(
+            &self,
+            _: MessageQuestion,
+            _: Box<dyn MessageBody>,
+        ) -> BoxFuture<'_, Result<MessageAnswer, Unavailable>> {
+            Box::pin(std::future::pending())
+        }
+
         fn report_delivery(&self, _: Delivery) -> BoxFuture<'_, ()> {
             Box::pin(std::future::pending())
         }
@@ -97,7 +106,13 @@ mod tests {
     fn delivery(recipients: usize) -> Delivery {
         let session = Id::from_u128(1);
         Delivery {
-            peer: Arc::new(Peer { session, address: ([192, 0, 2, 1], 25).into(), helo: None, tls: None }),
+            peer: Arc::new(Peer {
+                session,
+                address: ([192, 0, 2, 1], 25).into(),
+                helo: None,
+                tls: None,
+                early_talker: false,
+            }),
             transaction: Id::from_u128(2),
             envelope: Arc::new(Envelope {
                 sender: None,

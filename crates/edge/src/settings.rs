@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use torwart_smtp::{BareNewline, Limits, SessionConfig};
 
+use crate::spool::SpoolSettings;
 use crate::upstream::UpstreamSettings;
 
 /// Everything that [`crate::Edge::bind`] needs to know. [`Settings::default`] holds the documented defaults.
@@ -41,6 +42,8 @@ pub struct Settings {
     /// The limits of one session. `message_size` is overridden by `max_message_size`.
     pub limits: Limits,
     pub upstream: UpstreamSettings,
+    /// `--spool-dir`, `--spool-memory` and `--spool-max`.
+    pub spool: SpoolSettings,
 }
 
 /// One `--tls-cert` with its `--tls-key`, both PEM.
@@ -74,6 +77,7 @@ impl Default for Settings {
             trace_sample_ratio: None,
             limits,
             upstream: UpstreamSettings::default(),
+            spool: SpoolSettings::default(),
         }
     }
 }

@@ -6,9 +6,13 @@
 //!   body       --> upstream                                       until it is spoiled, or the relay is lost
 //!   finish     --> upstream: the dot                              its reply decides ours
 //! ```
+//!
+//! Where the verdict wants to see the message first, it is held: see `held.rs`.
 
 mod asked;
 mod bound;
+mod foretold;
+mod held;
 mod message;
 mod report;
 
@@ -20,17 +24,20 @@ use torwart_core::{
     Reason, RecipientsQuestion, Reply, Revision, Route, RouteDigest,
 };
 use torwart_proto::trace::{attribute, child, fail, trace_id};
+use torwart_smtp::{HeaderEditor, Removals};
 use tracing::{Instrument, Span};
 
 use self::asked::{Asked, Binding, next_group};
 use self::bound::{Bound, Loss, RelayState, UpstreamWord, paths};
+pub use self::foretold::{Foretold, Moment, foretell_message, foretell_recipients, foretell_session};
+use self::held::{Held, Means};
 use self::report::Trouble;
 use crate::edge::Shared;
 use crate::log::{RecipientRecord, TransactionRecord};
 use crate::message_id::MessageIdScanner;
 use crate::reply::Said;
 use crate::trace;
-use crate::upstream::{MailFacts, RelayReply};
+use crate::upstream::{ClientFacts, MailFacts, RelayReply};
 
 /// Lives from the first RCPT to the transaction's end. Dropping it drops the relay, and with it the upstream's
 /// connection without a dot.
@@ -51,10 +58,15 @@ pub(crate) struct Transaction {
     refuse_data: Option<Reply>,
     identity: Option<Arc<str>>,
     checks: Vec<CheckResult>,
+    /// With the message's checks; `None` before they have spoken.
+    score: Option<f32>,
     revision: Option<Revision>,
     enforced: bool,
     upstream: UpstreamWord,
     message_id: MessageIdScanner,
+    /// Of a message that streams.
+    editor: HeaderEditor,
+    held: Option<Box<Held>>,
     /// The client heard 354.
     has_message: bool,
     /// Bytes of the message so far, without our own header fields.
@@ -74,6 +86,8 @@ pub(crate) struct Beginning {
     pub(crate) peer: Arc<Peer>,
     pub(crate) envelope: Arc<Envelope>,
     pub(crate) hostname: Arc<str>,
+    /// The client said EHLO rather than HELO.
+    pub(crate) esmtp: bool,
     pub(crate) span: Span,
 }
 
@@ -95,14 +109,14 @@ const RECIPIENTS: Duration = Duration::from_secs(60);
 
 impl Transaction {
     pub(crate) fn new(beginning: Beginning) -> Self {
-        let Beginning { id, started, peer, envelope, hostname, span } = beginning;
+        let Beginning { id, started, peer, envelope, hostname, esmtp, span } = beginning;
         let mail = MailFacts {
             hello: hostname,
             sender: envelope.sender.as_ref().map(ToString::to_string).unwrap_or_default().into(),
             size: envelope.declared_size,
             eight_bit: envelope.eight_bit,
             smtputf8: envelope.smtputf8,
-            client: peer.address.ip(),
+            client: Arc::new(ClientFacts { address: peer.address, helo: peer.helo.clone(), esmtp }),
         };
         Self {
             id,
@@ -118,10 +132,13 @@ impl Transaction {
             refuse_data: None,
             identity: None,
             checks: Vec::new(),
+            score: None,
             revision: None,
             enforced: true,
             upstream: UpstreamWord::default(),
             message_id: MessageIdScanner::default(),
+            editor: HeaderEditor::new(Removals::default()),
+            held: None,
             has_message: false,
             size: 0,
             heard: started,
@@ -141,7 +158,9 @@ impl Transaction {
         let mut asked = self.judge(shared, to).await;
         for recipient in &mut asked {
             let route = recipient.verdict.as_ref().and_then(|verdict| verdict.route);
-            if let (None, Some(route)) = (&recipient.said, route)
+            // Who does not exist need not come again: that goes before greylisting.
+            let open = recipient.said.as_ref().is_none_or(|said| said.reason == Reason::Greylisted);
+            if let (true, Some(route)) = (open, route)
                 && let Some(refusal) = shared.upstreams.known_refusal(route, || recipient.upstream_path())
             {
                 recipient.said = Some(self.upstream_said(recipient, refusal));
@@ -190,8 +209,7 @@ impl Transaction {
         drop(span);
         shared.greetings.learn(&answer);
         self.identity = answer.identity.or_else(|| self.identity.take());
-        self.checks.retain(|known| answer.checks.iter().all(|check| check.name != known.name));
-        self.checks.extend(answer.checks);
+        self.note_checks(answer.checks);
         self.revision = Some(answer.revision);
         let mut verdicts = answer.recipients.into_iter();
         let declared_size = self.envelope.declared_size;
@@ -287,6 +305,8 @@ impl Transaction {
                 accepted: Vec::new(),
                 paths: Vec::new(),
                 score: f32::MIN,
+                hold: false,
+                means: Means::of(shared),
             });
         } else {
             relay.abandon();
@@ -320,6 +340,7 @@ impl Transaction {
             bound.paths.push(recipient.upstream_path());
             let score = recipient.verdict.as_ref().map_or(0.0, |verdict| verdict.score);
             bound.score = bound.score.max(score);
+            bound.hold |= recipient.verdict.as_ref().is_some_and(|verdict| verdict.hold_message);
         }
         Said::new(client_reply, reason)
     }
@@ -370,9 +391,11 @@ impl Transaction {
             (None, None, Some(first)) => (first.action, Some(first.code), first.reason),
             (None, _, _) => (Action::Defer, None, reason),
         };
+        self.held = None;
         self.end_message();
         self.end_span(code, reason);
-        let score = self.recipients.iter().map(|recipient| recipient.score).fold(0.0, f32::max);
+        let highest = self.recipients.iter().map(|recipient| recipient.score).fold(0.0, f32::max);
+        let score = self.score.unwrap_or(highest);
         let class: Option<ClassDigest> = self.bound.as_ref().map(|bound| bound.binding.class);
         let record = TransactionRecord {
             id: self.id,

@@ -13,6 +13,7 @@ mod addresses;
 mod backends;
 mod balancer;
 mod call;
+mod message;
 mod metrics;
 mod routes;
 #[cfg(test)]
@@ -28,8 +29,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 use torwart_core::{
-    BoxFuture, ConnectionAnswer, ConnectionQuestion, Delivery, RecipientsAnswer, RecipientsQuestion, Route,
-    RouteDigest, Unavailable, Verdicts,
+    BoxFuture, ConnectionAnswer, ConnectionQuestion, Delivery, MessageAnswer, MessageBody, MessageQuestion,
+    RecipientsAnswer, RecipientsQuestion, Route, RouteDigest, Unavailable, Verdicts,
 };
 use torwart_proto::channel::ChannelSettings;
 use torwart_proto::tls::ClientTls;
@@ -87,6 +88,8 @@ pub enum ClientError {
 pub struct VerdictClient {
     backends: Arc<Backends>,
     calls: Semaphore,
+    /// Messages under way: as many as calls, and none of theirs.
+    messages: Semaphore,
     routes: Routes,
     metrics: Arc<ClientMetrics>,
     _addresses: Addresses,
@@ -176,6 +179,7 @@ impl VerdictClient {
         Ok(Arc::new(Self {
             backends,
             calls: Semaphore::new(max_calls.min(Semaphore::MAX_PERMITS)),
+            messages: Semaphore::new(max_calls.min(Semaphore::MAX_PERMITS)),
             routes: Routes::new(),
             metrics,
             _addresses: addresses,
@@ -332,6 +336,14 @@ impl Verdicts for VerdictClient {
             self.routes.named(&answer, by);
             Ok(answer)
         })
+    }
+
+    fn check_message(
+        &self,
+        question: MessageQuestion,
+        body: Box<dyn MessageBody>,
+    ) -> BoxFuture<'_, Result<MessageAnswer, Unavailable>> {
+        Box::pin(self.ask_about_message(question, body))
     }
 
     fn report_delivery(&self, delivery: Delivery) -> BoxFuture<'_, ()> {

@@ -1,12 +1,10 @@
 //! Names of the objects that operator and verdict share. The RBAC rules name them too.
 
+pub use torwart_api::yaml::CA_LABEL;
 use torwart_policy::publish::Slot;
 
 /// Owner of the fields that the operator writes (server-side apply).
 pub const FIELD_MANAGER: &str = "torwart-operator";
-
-/// The label (`torwart.dev/ca: "true"`) of ConfigMaps that hold a `ca.crt` for `caRef`: no others are read.
-pub const CA_LABEL: &str = "torwart.dev/ca";
 
 /// The labels of the ConfigMaps that hold policy.
 pub const POLICY_LABELS: [(&str, &str); 3] = [

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
@@ -121,10 +122,22 @@ pub async fn ensure(installation: &Installation, now: Timestamp) -> Result<Vec<D
 /// Deletes those Secrets, and what the operator of `gateway` left: the published policy and its Lease.
 ///
 /// # Errors
-/// If the API server refuses one of them; the others are deleted all the same.
+/// If the installation is still there, so that nothing is deleted: whoever applies rendered manifests without Helm
+/// applies the Job of an uninstallation, too. If the API server refuses one of them; the others are deleted all the same.
 pub async fn delete(installation: &Installation, gateway: &str) -> Result<Vec<Done>, Error> {
     let client = client().await?;
     let namespace = &installation.namespace;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    for part in ["edge", "verdict", "operator"] {
+        let name = format!("{}-{part}", installation.prefix);
+        let object = label(installation, "Deployment", &name);
+        let found = limited(&object, deployments.get_opt(&name)).await?;
+        if found.is_some_and(|found| found.metadata.deletion_timestamp.is_none()) {
+            return Err(Error::Unusable(format!(
+                "{object} is still there: nothing is deleted of an installation in use"
+            )));
+        }
+    }
     let verdict_names = vec![VERDICT_NAME.to_owned()];
     let all = Installation { verdict_names, store_key: true, redis: true, ..installation.clone() };
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);

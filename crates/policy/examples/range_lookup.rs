@@ -62,6 +62,8 @@ fn main() {
             priority: index % 7,
             expires: (index % 5 == 0).then_some(i64::from(index) * 1_000),
             tls: None,
+            hidden: Vec::new(),
+            dns_lists: None,
             greylisting: None,
         };
         ranges.push((range, prefixes));

@@ -466,6 +466,8 @@ fn asks_connections(gateway: &CompiledGateway) -> bool {
     gateway.gateway.ranges.iter().any(|range| {
         matches!(range.action, RangeAction::Reject | RangeAction::Defer)
             || range.tls.is_some_and(|tls| tls != torwart_core::ListenerTls::Offer)
+            || !range.hidden.is_empty()
+            || (range.action == RangeAction::Allow && !gateway.gateway.greet_delay.is_zero())
     })
 }
 

@@ -12,10 +12,12 @@
 //!
 //! What cannot be let pass (relaying, syntax, resource limits) is decided first and holds in Monitor too.
 
+mod because;
 mod connection;
 mod guard;
 mod judge;
 mod lessons;
+mod listed;
 mod steps;
 mod wording;
 
@@ -27,13 +29,17 @@ use std::sync::Arc;
 
 use torwart_core::{Action, CheckResult, Greylist, ListenerTls, Mailbox, Reason, Reply};
 
+use crate::dns_lists::ListFinding;
 use crate::greylist::{Identity, Judged, Params, identities};
 use crate::model::{Domain, DomainMatch, Enforcement, Policy, Range, RangeAction};
 
-pub use connection::judge_connection;
+pub use because::{Held, Level, Listed, Step};
+pub use connection::{connection_range, judge_connection};
 pub use guard::is_suspect;
 pub use judge::judge;
 pub use lessons::{Lesson, lessons};
+use listed::Weighed;
+use steps::Found;
 
 /// All that is known about the transaction when its recipients are judged.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +57,8 @@ pub struct Facts<'a> {
     pub accepted_before: u32,
     /// What the checks said.
     pub checks: &'a [CheckResult],
+    /// What the DNS lists said of the client that [`Screening::wanted_lists`] names.
+    pub dns_lists: &'a [ListFinding],
     /// Who DNS has shown the client to be, the best first.
     pub verified: &'a [Identity],
     /// Addresses of the machines that this installation runs on.
@@ -78,6 +86,12 @@ pub struct Screened<'p> {
     pub teaches: Teaches,
     /// For this mail domain the client's address is nobody's: no range of its own names it either.
     pub suspect: bool,
+    /// What decided, unless a limit of the transaction does.
+    pub step: Step,
+    /// The range that holds for this recipient.
+    pub range: Option<Held<'p>>,
+    /// The entry of a list that decided.
+    pub listed: Option<Listed<'p>>,
 }
 
 /// The part of the policy that names a recipient.
@@ -153,33 +167,50 @@ struct Case<'a, 'p> {
     requires_tls: bool,
     suspect: bool,
     score: f32,
+    weighed: Weighed,
     now: i64,
 }
 
 /// Judges every recipient as far as that needs no greylist. `now` is in Unix seconds.
 pub fn screen<'p>(policy: &'p Policy, facts: &Facts<'_>, now: i64) -> Screening<'p> {
-    let gateway_range = policy.gateway.ranges.find(facts.client, now).map(|range| &**range);
+    let gateway_range = connection_range(policy, facts.client, now);
     let requires_tls = gateway_range.is_some_and(|range| range.tls == Some(ListenerTls::Require));
     let unnatural = is_suspect(facts.client, facts.own_addresses);
     // Not `sum`, which makes -0.0 of nothing.
-    let score = facts.checks.iter().fold(0.0, |sum, check| sum + check.score);
+    let checked = facts.checks.iter().fold(0.0, |sum, check| sum + check.score);
     let recipients = facts
         .recipients
         .iter()
         .map(|recipient| match find_target(policy, recipient, now) {
             Err(refusal) => Screened::refused(refusal),
             Ok((target, deliver_to)) => {
-                let range = match gateway_range {
-                    Some(range) if matches!(range.action, RangeAction::Reject | RangeAction::Defer) => {
-                        Some(range)
+                let gateways = gateway_range.map(|range| Held { level: Level::Gateway, range });
+                let held = match gateway_range.map(|range| range.action) {
+                    Some(RangeAction::Reject | RangeAction::Defer) => gateways,
+                    Some(RangeAction::Allow | RangeAction::Check) | None => {
+                        let domains = target.domain.ranges.find(facts.client, now);
+                        domains.map(|range| Held { level: Level::Domain, range }).or(gateways)
                     }
-                    _ => target.domain.ranges.find(facts.client, now).map(|range| &**range).or(gateway_range),
                 };
+                let range = held.map(|held| held.range);
                 let suspect = unnatural && range.is_none();
-                let case =
-                    Case { policy, facts, target, recipient, range, requires_tls, suspect, score, now };
-                let (finding, teaches) = steps::walk(&case);
-                Screened { target: Some(target), deliver_to, finding, score, teaches, suspect }
+                let weighed = listed::weigh(&listed::Use { target, range, suspect }, facts.dns_lists);
+                let score = checked + weighed.score;
+                let case = Case {
+                    policy,
+                    facts,
+                    target,
+                    recipient,
+                    range,
+                    requires_tls,
+                    suspect,
+                    score,
+                    weighed,
+                    now,
+                };
+                let (step, Found { finding, teaches, listed }) = steps::walk(&case);
+                let target = Some(target);
+                Screened { target, deliver_to, finding, score, teaches, suspect, step, range: held, listed }
             }
         })
         .collect();
@@ -271,6 +302,9 @@ impl Screened<'_> {
             score: 0.0,
             teaches: Teaches::Nothing,
             suspect: false,
+            step: Step::Domain,
+            range: None,
+            listed: None,
         }
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod compile;
 pub mod decide;
+pub mod dns_lists;
 pub mod domains;
 pub mod fuzz;
 pub mod greylist;

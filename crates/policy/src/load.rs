@@ -75,6 +75,7 @@ pub fn compile_files(
     let inputs = Inputs {
         objects: chosen.objects,
         listeners: listeners.to_vec(),
+        resolutions: reading.resolutions(),
         last,
         now,
         incomplete,
@@ -87,7 +88,7 @@ pub fn compile_files(
     }
     let entry = |index: &usize| reading.entries.get(*index);
     for (object, outcome) in &compilation.outcomes {
-        let errors = outcome.errors.iter().map(|error| (Severity::Mistake, error));
+        let errors = outcome.errors.iter().chain(&outcome.unresolved).map(|error| (Severity::Mistake, error));
         let warnings = outcome.warnings.iter().map(|warning| (Severity::Warning, warning));
         for (severity, found) in errors.chain(warnings) {
             let certain = severity == Severity::Warning || !judged.overrules(object.kind, &found.path);

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use torwart_core::{ClassDigest, ListenerTls, Revision, Route, RouteDigest};
+use torwart_core::{ClassDigest, Keyword, ListenerTls, Revision, Route, RouteDigest};
 
+use crate::dns_lists::DnsList;
 use crate::domains::DomainTable;
 use crate::ranges::RangeTable;
 
@@ -33,8 +34,11 @@ pub struct Gateway {
     pub postmaster: Option<torwart_core::Mailbox>,
     pub enforcement: Enforcement,
     pub removal_grace: Duration,
+    /// How long a client that speaks too early is waited for before the banner.
+    pub greet_delay: Duration,
     pub ranges: RangeTable,
     pub senders: SenderLists,
+    pub dns_lists: Vec<DnsList>,
 }
 
 /// One MailDomain, effective: the gateway's defaults are already in it.
@@ -49,6 +53,7 @@ pub struct Domain {
     pub ranges: RangeTable,
     pub senders: SenderLists,
     pub recipients: RecipientLists,
+    pub dns_lists: DnsListsCheck,
     pub scoring: Scoring,
     pub message_size: u64,
     pub max_recipients: u32,
@@ -83,6 +88,15 @@ pub enum GreylistMode {
     Off,
 }
 
+/// Which of the gateway's DNS lists are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsListsCheck {
+    pub enabled: bool,
+    pub enforcement: Enforcement,
+    /// Names; empty: all.
+    pub only: Vec<Arc<str>>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scoring {
     pub tag_at: f32,
@@ -99,6 +113,10 @@ pub struct Range {
     /// Unix seconds; the range is as if absent from then on.
     pub expires: Option<i64>,
     pub tls: Option<ListenerTls>,
+    /// What EHLO does not offer to these clients. In a MailGateway only, as `tls`.
+    pub hidden: Vec<Keyword>,
+    /// Overrides `enabled` of the domain's DNS lists for these clients.
+    pub dns_lists: Option<bool>,
     /// Overrides the domain's mode for these clients.
     pub greylisting: Option<GreylistMode>,
 }

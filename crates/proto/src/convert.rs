@@ -12,6 +12,7 @@
 
 mod answer;
 mod delivery;
+mod message;
 mod parts;
 mod question;
 mod reply;
@@ -19,6 +20,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
+pub use self::message::{message_begin, to_message_begin};
 pub use self::parts::{LONGEST_TEXT, MOST_RECIPIENTS};
 
 /// A message from the wire that is not as the `.proto` files say.

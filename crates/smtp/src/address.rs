@@ -1,4 +1,5 @@
-//! Paths (RFC 5321 section 4.1.2), strict and lossless.
+//! Paths (RFC 5321 section 4.1.2) with the letters beyond ASCII of RFC 6531 section 3.3, strict and lossless. Whether
+//! a path may go beyond ASCII, the parameters of MAIL say, so that is for the caller to check.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -7,8 +8,8 @@ use crate::limits;
 
 /// A mailbox exactly as it was written, without its angle brackets and its source route.
 ///
-/// A quoted local part keeps its quotes and backslashes, the domain its case. It holds no control characters, so it
-/// can be put into another command as it is.
+/// A quoted local part keeps its quotes and backslashes, the domain its case. It holds no control characters, neither
+/// of ASCII nor beyond, so it can be put into another command as it is.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Path {
     text: Box<str>,
@@ -37,7 +38,7 @@ pub enum ForwardPath {
 pub enum InvalidPath {
     Syntax,
     TooLong,
-    /// It goes beyond ASCII.
+    /// It goes beyond ASCII in a way that no SMTPUTF8 helps: it is not UTF-8, or has a control character.
     NotAscii,
 }
 
@@ -166,7 +167,7 @@ fn source_route(input: &[u8]) -> Result<&[u8], InvalidPath> {
         match rest.split_first() {
             Some((b',', next)) => rest = next,
             Some((b':', next)) => return Ok(next),
-            _ => return Err(invalid(rest)),
+            _ => return Err(InvalidPath::Syntax),
         }
     }
 }
@@ -189,7 +190,7 @@ fn mailbox(input: &[u8]) -> Parsed<'_, Path> {
 fn dot_string(input: &[u8]) -> Parsed<'_, &[u8]> {
     let length = input.iter().position(|&byte| !is_atext(byte) && byte != b'.').unwrap_or(input.len());
     let (local, rest) = input.split_at(length);
-    if local.is_empty() { Err(invalid(rest)) } else { Ok((local, rest)) }
+    if local.is_empty() { Err(InvalidPath::Syntax) } else { Ok((local, rest)) }
 }
 
 fn quoted_string(input: &[u8]) -> Parsed<'_, &[u8]> {
@@ -199,10 +200,10 @@ fn quoted_string(input: &[u8]) -> Parsed<'_, &[u8]> {
             Some(b'"') => return Ok(input.split_at(at + 1)),
             Some(b'\\') => match input.get(at + 1) {
                 Some(b' '..=b'~') => at += 2,
-                _ => return Err(invalid(input.get(at + 1..).unwrap_or_default())),
+                _ => return Err(InvalidPath::Syntax),
             },
-            Some(b' '..=b'~') => at += 1,
-            _ => return Err(invalid(input.get(at..).unwrap_or_default())),
+            Some(b' '..=b'~' | 0x80..) => at += 1,
+            _ => return Err(InvalidPath::Syntax),
         }
     }
 }
@@ -213,19 +214,17 @@ fn domain(input: &[u8]) -> Parsed<'_, &[u8]> {
     if domain.len() > limits::DOMAIN { Err(InvalidPath::TooLong) } else { Ok((domain, rest)) }
 }
 
-/// Labels of letters, digits, hyphens (inside) and underscores, which names in use have; no final dot.
+/// Labels of letters, digits, what is beyond ASCII (U-labels: whether one is valid, whoever looks it up will see), hyphens (inside) and underscores, which names in use have; no final dot.
 fn domain_name(input: &[u8]) -> Parsed<'_, &[u8]> {
-    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | 0x80..);
     let length = input.iter().position(|&byte| !in_name(byte)).unwrap_or(input.len());
     let (name, rest) = input.split_at(length);
-    if rest.first().is_some_and(|byte| !byte.is_ascii()) {
-        return Err(InvalidPath::NotAscii);
-    }
     for label in name.split(|&byte| byte == b'.') {
         if label.is_empty() || label.starts_with(b"-") || label.ends_with(b"-") {
             return Err(InvalidPath::Syntax);
         }
-        if label.len() > limits::LABEL {
+        // a U-label may be longer than its A-label, which is what the limit is for (RFC 5890 section 4.2)
+        if label.is_ascii() && label.len() > limits::LABEL {
             return Err(InvalidPath::TooLong);
         }
     }
@@ -245,29 +244,23 @@ fn address_literal(input: &[u8]) -> Parsed<'_, &[u8]> {
     if valid { Ok((literal, rest)) } else { Err(InvalidPath::Syntax) }
 }
 
-/// RFC 5322 section 3.2.3.
+/// RFC 5322 section 3.2.3, and RFC 6531 section 3.3.
 fn is_atext(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+    !byte.is_ascii() || byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
 }
 
 fn expect(input: &[u8], wanted: u8) -> Result<&[u8], InvalidPath> {
     match input.split_first() {
         Some((&byte, rest)) if byte == wanted => Ok(rest),
-        _ => Err(invalid(input)),
-    }
-}
-
-/// What is wrong with a path that can't go on at `rest`.
-fn invalid(rest: &[u8]) -> InvalidPath {
-    if rest.first().is_some_and(|byte| !byte.is_ascii()) {
-        InvalidPath::NotAscii
-    } else {
-        InvalidPath::Syntax
+        _ => Err(InvalidPath::Syntax),
     }
 }
 
 fn to_text(bytes: &[u8]) -> Result<Box<str>, InvalidPath> {
-    std::str::from_utf8(bytes).map(Into::into).map_err(|_| InvalidPath::NotAscii)
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => Ok(text.into()),
+        _ => Err(InvalidPath::NotAscii),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Banner --220--> Ehlo --250--> [StartTls --220--> handshake --> Ehlo] --> Ready --> Mail, Rcpt, Data, Dot, ...
-//!                   |  refused: HELO instead
+//!                   |  refused: HELO instead                                |   ^
+//!                   |  LMTP: LHLO, and nothing instead                      Xclient --220--> Ehlo
 //! ```
 
 mod capabilities;
@@ -33,9 +34,19 @@ pub struct Client {
 
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Said in EHLO and HELO.
+    /// Said in EHLO, HELO and LHLO.
     pub hostname: Arc<str>,
+    pub dialect: Dialect,
     pub start_tls: StartTlsMode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Dialect {
+    #[default]
+    Smtp,
+    /// RFC 2033: LHLO greets, and DATA ends with one reply for each accepted recipient. This client waits for one, so
+    /// it may name no further recipient once one was accepted.
+    Lmtp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -51,7 +62,7 @@ pub enum StartTlsMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     Banner,
-    /// EHLO, or HELO where EHLO was refused.
+    /// EHLO, or HELO where EHLO was refused; LHLO.
     Ehlo,
     StartTls,
     Xclient,
@@ -100,6 +111,9 @@ pub struct MailParameters<'a> {
     pub size: Option<u64>,
     /// `BODY=8BITMIME`; said where 8BITMIME is offered.
     pub eight_bit: bool,
+    /// `SMTPUTF8` (RFC 6531 section 3.4). The caller has looked whether it is offered: without it the message can't
+    /// be sent.
+    pub smtputf8: bool,
 }
 
 /// A command whose reply is to come.
@@ -165,7 +179,7 @@ impl Client {
     }
 
     pub fn mail(&mut self, mail: &MailParameters<'_>) {
-        let MailParameters { sender, size, eight_bit } = *mail;
+        let MailParameters { sender, size, eight_bit, smtputf8 } = *mail;
         self.output.extend_from_slice(b"MAIL FROM:<");
         self.write_text(sender);
         self.output.push(b'>');
@@ -174,6 +188,9 @@ impl Client {
         }
         if eight_bit && self.capabilities.eight_bit {
             self.write_text(" BODY=8BITMIME");
+        }
+        if smtputf8 {
+            self.write_text(" SMTPUTF8");
         }
         self.queue(Stage::Mail);
     }
@@ -226,7 +243,12 @@ impl Client {
         self.attributes("XCLIENT", attributes, Stage::Xclient);
     }
 
-    /// As [`Client::xclient`], for the server's log only.
+    /// The name for the next EHLO: after XCLIENT the session is the client's.
+    pub fn introduce_as(&mut self, hostname: Arc<str>) {
+        self.config.hostname = hostname;
+    }
+
+    /// As [`Client::xclient`], for the server's log only, and without a new session.
     pub fn xforward(&mut self, attributes: &[(&str, &str)]) {
         self.attributes("XFORWARD", attributes, Stage::Xforward);
     }
@@ -290,8 +312,8 @@ impl Client {
                 self.greeted()
             }
             (Command::OldHello, 250) => self.greeted(),
-            // 4xx is no sign of an old server.
-            (Command::Hello, 500..=599) => {
+            // 4xx is no sign of an old server, and there is no older LMTP.
+            (Command::Hello, 500..=599) if self.config.dialect == Dialect::Smtp => {
                 self.write_text("HELO ");
                 self.say_hostname(Command::OldHello);
                 None
@@ -332,7 +354,10 @@ impl Client {
 
     fn hello(&mut self) {
         self.capabilities = Capabilities::default();
-        self.write_text("EHLO ");
+        self.write_text(match self.config.dialect {
+            Dialect::Smtp => "EHLO ",
+            Dialect::Lmtp => "LHLO ",
+        });
         self.say_hostname(Command::Hello);
     }
 

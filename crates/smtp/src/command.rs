@@ -16,6 +16,7 @@ pub enum Verb {
     Rcpt,
     /// Its replies are the one to DATA and the one to the message.
     Data,
+    Bdat,
     Rset,
     Noop,
     Vrfy,
@@ -35,12 +36,21 @@ pub enum Command<'a> {
     Mail(MailCommand),
     Rcpt(ForwardPath),
     Data,
+    Bdat(Chunk),
     Rset,
     Noop,
     Vrfy,
     Help,
     Quit,
     StartTls,
+}
+
+/// One BDAT (RFC 3030 section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The octets that follow the command.
+    pub size: u64,
+    pub last: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,17 +60,20 @@ pub struct MailCommand {
     pub size: Option<u64>,
     /// `BODY=8BITMIME` (RFC 6152).
     pub eight_bit: bool,
+    /// `SMTPUTF8` (RFC 6531). Without it the sender is ASCII.
+    pub smtputf8: bool,
 }
 
 // === impl Verb ===
 
 impl Verb {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Ehlo,
         Self::Helo,
         Self::Mail,
         Self::Rcpt,
         Self::Data,
+        Self::Bdat,
         Self::Rset,
         Self::Noop,
         Self::Vrfy,
@@ -78,6 +91,7 @@ impl Verb {
             Self::Mail => "mail",
             Self::Rcpt => "rcpt",
             Self::Data => "data",
+            Self::Bdat => "bdat",
             Self::Rset => "rset",
             Self::Noop => "noop",
             Self::Vrfy => "vrfy",
@@ -105,7 +119,10 @@ impl<'a> Command<'a> {
     pub fn parse(line: &'a [u8]) -> (Verb, Result<Self, Violation>) {
         let line = trim_end(line);
         let verb = Verb::of(line);
-        (verb, Self::parse_as(verb, line))
+        let command = Self::parse_as(verb, line);
+        // whatever is wrong with a BDAT, nobody knows what follows it
+        let command = if verb == Verb::Bdat { command.map_err(|_| Violation::ChunkSyntax) } else { command };
+        (verb, command)
     }
 
     fn parse_as(verb: Verb, line: &'a [u8]) -> Result<Self, Violation> {
@@ -125,6 +142,7 @@ impl<'a> Command<'a> {
             Verb::Mail => mail(argument).map(Self::Mail),
             Verb::Rcpt => rcpt(argument).map(Self::Rcpt),
             Verb::Data => bare(argument, Self::Data),
+            Verb::Bdat => chunk(argument).map(Self::Bdat),
             Verb::Rset => bare(argument, Self::Rset),
             Verb::Quit => bare(argument, Self::Quit),
             Verb::StartTls => bare(argument, Self::StartTls),
@@ -171,17 +189,39 @@ fn mail(argument: &[u8]) -> Result<MailCommand, Violation> {
     })?;
     let mut size = None;
     let mut body = None;
+    let mut smtputf8 = None;
     for parameter in parameters(rest)? {
         let (keyword, value) = split_parameter(parameter)?;
         if keyword.eq_ignore_ascii_case(b"SIZE") {
             set_once(&mut size, octets(value.ok_or(Violation::ParameterSyntax)?)?)?;
         } else if keyword.eq_ignore_ascii_case(b"BODY") {
             set_once(&mut body, is_eight_bit(value.ok_or(Violation::ParameterSyntax)?)?)?;
+        } else if keyword.eq_ignore_ascii_case(b"SMTPUTF8") {
+            // RFC 6531 section 3.1: it has no value
+            if value.is_some() {
+                return Err(Violation::ParameterSyntax);
+            }
+            set_once(&mut smtputf8, ())?;
         } else {
             return Err(Violation::UnknownParameter);
         }
     }
-    Ok(MailCommand { sender, size, eight_bit: body.unwrap_or(false) })
+    if smtputf8.is_none() && !sender.as_str().is_ascii() {
+        return Err(Violation::SenderNotAscii);
+    }
+    Ok(MailCommand { sender, size, eight_bit: body.unwrap_or(false), smtputf8: smtputf8.is_some() })
+}
+
+/// `chunk-size [ SP "LAST" ]` (RFC 3030 section 2), with more blanks than one, too.
+fn chunk(argument: &[u8]) -> Result<Chunk, Violation> {
+    let mut words = argument.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    let size = words.next().ok_or(Violation::ChunkSyntax).and_then(octets)?;
+    let last = match words.next() {
+        None => false,
+        Some(word) if word.eq_ignore_ascii_case(b"LAST") => true,
+        Some(_) => return Err(Violation::ChunkSyntax),
+    };
+    if words.next().is_some() { Err(Violation::ChunkSyntax) } else { Ok(Chunk { size, last }) }
 }
 
 fn rcpt(argument: &[u8]) -> Result<ForwardPath, Violation> {

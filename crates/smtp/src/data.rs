@@ -1,4 +1,5 @@
-//! Message data (RFC 5321 section 4.5.2): dots unstuffed on the way in, stuffed again on the way out.
+//! Message data (RFC 5321 section 4.5.2): dots unstuffed on the way in, stuffed again on the way out; or, in chunks
+//! (RFC 3030), counted octets on the way in, where dots mean nothing.
 //!
 //! A message ends at CRLF `.` CRLF and nowhere else; the position after 354 is a line start, so an empty message is
 //! `.` CRLF alone. What servers behind us might take for a line end (bare LF, bare CR: CVE-2023-51764, -51765,
@@ -19,15 +20,20 @@ pub enum BareNewline {
     Normalize,
 }
 
-/// Takes the client's bytes after 354, gives the message.
+/// Takes the client's bytes after 354, or those of its chunks, and gives the message.
 ///
 /// The message of `CRLF`-ended lines has the line end before the final dot. The same bytes give the same message and
-/// the same faults however they are cut.
+/// the same faults however they are cut, into chunks too: a CR that ends one chunk and a LF that begins the next are a
+/// CRLF.
 #[derive(Clone, Debug)]
 pub struct DataReader {
     state: ReaderState,
     newline: BareNewline,
     faults: bool,
+    /// The message comes in chunks: a dot is a dot, and [`DataReader::end`] says where it ends.
+    chunks: bool,
+    /// The last byte given ends a line (or none was given).
+    line_done: bool,
 }
 
 /// How far a call of [`DataReader::read`] came.
@@ -75,7 +81,29 @@ pub struct DataWriter {
 
 impl DataReader {
     pub fn new(newline: BareNewline) -> Self {
-        Self { state: ReaderState::LineStart, newline, faults: true }
+        Self { state: ReaderState::LineStart, newline, faults: true, chunks: false, line_done: true }
+    }
+
+    /// For a message in chunks (RFC 3030).
+    pub fn of_chunks(newline: BareNewline) -> Self {
+        Self { chunks: true, ..Self::new(newline) }
+    }
+
+    /// The last chunk of a message was read whole: appends what was held back, and a CRLF where the last line has
+    /// none (RFC 5321 section 4.1.1.4: a message ends in CRLF); three bytes at most.
+    pub fn end(&mut self, message: &mut Vec<u8>) -> Result<(), DataFault> {
+        let held = self.state == ReaderState::Cr;
+        self.state = ReaderState::End;
+        let fault = if held {
+            self.line_done = false;
+            self.bare_cr(message).filter(|_| self.faults)
+        } else {
+            None
+        };
+        if !std::mem::replace(&mut self.line_done, true) {
+            message.extend_from_slice(b"\r\n");
+        }
+        fault.map_or(Ok(()), Err)
     }
 
     /// From now on faults are passed over: the message is spoiled anyway, only its end matters.
@@ -86,13 +114,22 @@ impl DataReader {
     /// Takes from `input` and appends to `message` (at most two bytes for each one taken). Returns how many it took:
     /// all with `Progress::More`, up to the point in question otherwise.
     pub fn read(&mut self, input: &[u8], message: &mut Vec<u8>) -> (usize, Progress) {
+        let before = message.len();
+        let result = self.decode(input, message);
+        if let Some(last) = message.get(before..).and_then(<[u8]>::last) {
+            self.line_done = *last == b'\n';
+        }
+        result
+    }
+
+    fn decode(&mut self, input: &[u8], message: &mut Vec<u8>) -> (usize, Progress) {
         if !input.is_empty() {
             message.reserve(input.len() + 2);
         }
         let mut at = 0;
         while let Some((&byte, _)) = input.get(at..).and_then(<[u8]>::split_first) {
             let fault = match (self.state, byte) {
-                (ReaderState::LineStart, b'.') => {
+                (ReaderState::LineStart, b'.') if !self.chunks => {
                     self.state = ReaderState::Dot;
                     at += 1;
                     None

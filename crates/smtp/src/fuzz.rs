@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::{
     BareNewline, Client, ClientConfig, ClientEvent, CloseReason, Command, DataFault, DataReader, DataWriter,
-    Event, ForwardPath, HeaderFault, HeaderScanner, Limits, Line, MailParameters, Progress, Reply,
-    ReplyFault, ReplyParser, ReversePath, Session, SessionConfig, StartTlsMode, TlsOffer, take_line,
+    Dialect, Event, ForwardPath, HeaderEditor, HeaderFault, HeaderScanner, Limits, Line, MailParameters,
+    Progress, Removals, Reply, ReplyFault, ReplyParser, ReversePath, Session, SessionConfig, StartTlsMode,
+    TlsOffer, take_line,
 };
 
 /// One command line: nothing is taken for a line end but CRLF, and a path that is accepted is clean and reads back as
@@ -24,6 +25,7 @@ pub fn command_line(data: &[u8]) {
     let (_, command) = Command::parse(data);
     match command {
         Ok(Command::Mail(mail)) => {
+            assert!(mail.smtputf8 || mail.sender.as_str().is_ascii());
             assert_clean(mail.sender.as_str());
             let again = format!("<{}>", mail.sender.as_str());
             assert_eq!(ReversePath::parse(again.as_bytes()), Ok((mail.sender, &b""[..])));
@@ -41,7 +43,7 @@ pub fn command_line(data: &[u8]) {
 }
 
 fn assert_clean(path: &str) {
-    assert!(path.bytes().all(|byte| matches!(byte, b' '..=b'~')));
+    assert!(!path.chars().any(char::is_control));
 }
 
 /// Message data: the pieces it comes in make no difference, and what is written for the next server ends where it
@@ -58,7 +60,33 @@ pub fn message_data(data: &[u8]) {
         if faults.iter().all(|fault| *fault == DataFault::Nul) {
             rewrite(message, size);
         }
+        let (message, faults) = read_chunks(newline, data, data.len());
+        assert_eq!(read_chunks(newline, data, size), (message.clone(), faults.clone()));
+        assert!(newline == BareNewline::Reject || faults.is_empty());
+        if faults.iter().all(|fault| *fault == DataFault::Nul) {
+            assert!(message.is_empty() || message.ends_with(b"\r\n"));
+            rewrite(message, size);
+        }
     }
+}
+
+/// The same bytes as chunks of `size`.
+fn read_chunks(newline: BareNewline, data: &[u8], size: usize) -> (Vec<u8>, Vec<DataFault>) {
+    let mut reader = DataReader::of_chunks(newline);
+    let (mut message, mut faults) = (Vec::new(), Vec::new());
+    for mut piece in data.chunks(size.max(1)) {
+        while !piece.is_empty() {
+            let (taken, progress) = reader.read(piece, &mut message);
+            piece = piece.get(taken..).unwrap_or_default();
+            match progress {
+                Progress::More => assert!(piece.is_empty()),
+                Progress::Fault(fault) => faults.push(fault),
+                Progress::End => unreachable!("a chunk does not end the message"),
+            }
+        }
+    }
+    faults.extend(reader.end(&mut message).err());
+    (message, faults)
 }
 
 fn read_data(newline: BareNewline, data: &[u8], size: usize) -> (Vec<u8>, Vec<DataFault>) {
@@ -107,6 +135,41 @@ fn rewrite(mut message: Vec<u8>, size: usize) {
     assert!(faults.iter().all(|fault| *fault == DataFault::Nul));
 }
 
+/// A header that is edited: the pieces it comes in make no difference, nothing is invented or put in another order, and
+/// no field that is to go is left for any reader that stops at the first empty line.
+pub fn header_edit(data: &[u8]) {
+    let Some((&choice, message)) = data.split_first() else {
+        return;
+    };
+    let whole = edit(message, message.len());
+    assert_eq!(edit(message, 1 + usize::from(choice) % 17), whole);
+    let added = if matches!(message.first(), Some(b' ' | b'\t')) { 2 } else { 0 };
+    let mut left = message.iter();
+    assert!(whole.iter().skip(added).all(|byte| left.any(|other| other == byte)));
+    let mut lines = whole.split_inclusive(|byte| *byte == b'\n');
+    let mut header = lines.by_ref().take_while(|line| !matches!(line.first(), Some(b'\r' | b'\n')));
+    assert!(header.all(|line| !is_forged(line)) || added > 0);
+}
+
+fn edit(message: &[u8], size: usize) -> Vec<u8> {
+    let removals = Removals::default().field("X-Torwart-*").authserv_id("mx.example.net");
+    let mut editor = HeaderEditor::new(removals);
+    let mut kept = Vec::new();
+    for piece in message.chunks(size.max(1)) {
+        let rest = editor.edit(piece, &mut kept);
+        assert!(rest.is_empty() || editor.is_done());
+        kept.extend_from_slice(rest);
+    }
+    editor.finish(&mut kept);
+    kept
+}
+
+fn is_forged(line: &[u8]) -> bool {
+    let plain = b"authentication-results: mx.example.net;";
+    let begins = |start: &[u8]| line.get(..start.len()).is_some_and(|part| part.eq_ignore_ascii_case(start));
+    begins(plain) || begins(b"x-torwart-id:")
+}
+
 /// A hostile upstream: its replies are the same in any pieces, and the client takes all it says without a panic.
 pub fn upstream_reply(data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else {
@@ -147,7 +210,8 @@ fn run_client(choice: u8, data: &[u8], size: usize) -> Vec<u8> {
         1 => StartTlsMode::IfOffered,
         _ => StartTlsMode::Required,
     };
-    let mut client = Client::new(ClientConfig { hostname: "mx.test".into(), start_tls });
+    let dialect = if choice < 128 { Dialect::Smtp } else { Dialect::Lmtp };
+    let mut client = Client::new(ClientConfig { hostname: "mx.test".into(), dialect, start_tls });
     let mut written = Vec::new();
     let mut commands = 0;
     for mut piece in data.chunks(size.max(1)) {
@@ -183,7 +247,7 @@ fn say_next(client: &mut Client, commands: &mut u32) {
     match *commands % 5 {
         1 => client.xclient(&[("ADDR", "192.0.2.1")]),
         2 => {
-            client.mail(&MailParameters { sender: "a@b", size: Some(1), eight_bit: true });
+            client.mail(&MailParameters { sender: "a@b", size: Some(1), eight_bit: true, smtputf8: false });
             client.rcpt("c@d");
         }
         3 => client.data(),
@@ -271,10 +335,23 @@ fn to_words(data: &[u8]) -> Vec<u8> {
         b"@x>\r\n",
         b"GET / ",
     ];
+    const CHUNKS: [&[u8]; 8] = [
+        b"BDAT 1\r\n",
+        b"BDAT 8\r\n",
+        b"BDAT 8 LAST\r\n",
+        b"BDAT 0\r\n",
+        b"BDAT 0 LAST\r\n",
+        b"BDAT 70 LAST\r\n",
+        b"BDAT ",
+        b"\xc3\xa9@x> SMTPUTF8\r\n",
+    ];
     data.iter()
         .take(2000)
-        .flat_map(|byte| WORDS.get(usize::from(byte % 32)).copied().unwrap_or_default())
-        .copied()
+        .flat_map(|byte| match byte.checked_sub(240) {
+            Some(above) => CHUNKS.get(usize::from(above % 8)),
+            None => WORDS.get(usize::from(byte % 32)),
+        })
+        .flat_map(|word| word.iter().copied())
         .collect()
 }
 
@@ -323,8 +400,8 @@ fn drive(choice: u8, input: &[u8], size: usize) -> Trace {
                 }
                 // With bytes to come this becomes an injection; at the end nothing more happens.
                 Some(Event::StartTls) => {}
-                Some(Event::MessageSpoiled(_)) => body.clear(),
-                Some(Event::Body | Event::Flush | Event::Reset) => {}
+                Some(Event::MessageSpoiled(_) | Event::Reset) => body.clear(),
+                Some(Event::Body | Event::Flush) => {}
             }
         }
         assert!(pending.len() < 64);
@@ -378,7 +455,7 @@ fn operate(choice: u8, data: &[u8]) {
         }
         let (taken, _) = session.receive(now, &pending, &mut body);
         assert!(taken <= pending.len());
-        assert!(body.len() <= 2 * taken + 2);
+        assert!(body.len() <= 2 * taken + 3);
         pending.drain(..taken);
         body.clear();
         assert!(session.output().len() < 8 * 1024);

@@ -1,6 +1,10 @@
 //! Watches a message go by for the two things its header can do wrong: be endless, and show a loop.
 
+mod edit;
+
 use memchr::memchr;
+
+pub use self::edit::{HeaderEditor, Removals};
 
 /// Counts the octets and the Received fields of a message's header section (RFC 5322 section 2.1). It changes
 /// nothing and stores nothing. The header ends before its empty line, or before the first line that is no field.

@@ -11,8 +11,8 @@
 //! Nothing here reads a clock, opens a socket or waits: `now` is an argument, waiting for an answer is a state that
 //! takes no input. No input panics; every buffer has a bound in [`limits`].
 //!
-//! Where later extensions go: a keyword is one line in `server/ehlo.rs`, a verb one row in `command.rs`, another way
-//! to bring a message (BDAT) one more state beside `State::Message` that ends in the same [`Event::EndOfMessage`].
+//! Where later extensions go: a keyword is one line in `server/ehlo.rs`, a verb one row in `command.rs`. DATA and BDAT
+//! bring a message in the same events: what is behind a driver does not know which it was.
 
 mod address;
 mod client;
@@ -29,13 +29,14 @@ mod violation;
 
 pub use address::{ForwardPath, InvalidPath, Path, ReversePath};
 pub use client::{
-    Capabilities, Client, ClientConfig, ClientEvent, ClientFault, MailParameters, Stage, StartTlsMode,
+    Capabilities, Client, ClientConfig, ClientEvent, ClientFault, Dialect, MailParameters, Stage,
+    StartTlsMode,
 };
-pub use command::{Command, MailCommand, Verb};
+pub use command::{Chunk, Command, MailCommand, Verb};
 pub use data::{BareNewline, DataFault, DataReader, DataWriter, Progress};
-pub use header::{HeaderFault, HeaderScanner};
+pub use header::{HeaderEditor, HeaderFault, HeaderScanner, Removals};
 pub use limits::Limits;
 pub use line::{Line, take_line};
 pub use reply::{Reply, ReplyFault, ReplyParser};
-pub use server::{CloseReason, CommandCounts, Event, Session, SessionConfig, TlsOffer, Transaction};
+pub use server::{CloseReason, CommandCounts, Event, Keyword, Session, SessionConfig, TlsOffer, Transaction};
 pub use violation::Violation;

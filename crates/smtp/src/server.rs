@@ -12,6 +12,8 @@
 //!                                                                              | the dot
 //!                                             Command <----- finish_message AwaitReply
 //! ```
+//!
+//! A message in chunks goes through `AwaitData`, `Message` and `AwaitReply` too: see `server/message.rs`.
 
 mod commands;
 mod counts;
@@ -25,11 +27,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use counts::CommandCounts;
-pub use event::{CloseReason, Event, TlsOffer, Transaction};
+pub use event::{CloseReason, Event, Keyword, TlsOffer, Transaction};
 
-use self::message::Message;
+use self::message::{Discard, Message};
 use crate::data::BareNewline;
-use crate::{Limits, Reply, Verb, Violation, limits};
+use crate::{Chunk, Limits, Reply, Verb, Violation, limits};
 
 /// What all sessions of a process share.
 #[derive(Clone, Debug)]
@@ -63,7 +65,11 @@ pub struct Session {
     unknown_commands: u32,
     idle_commands: u32,
     transactions: u32,
+    /// Octets of chunks that may still come behind one that failed, without being errors.
+    stray: u64,
     tls: Tls,
+    /// A bit for each [`Keyword`].
+    hidden: u8,
     esmtp: bool,
     shutting_down: bool,
 }
@@ -92,6 +98,8 @@ enum State {
     /// [`Session::start_data`] or [`Session::refuse_data`].
     AwaitData,
     Message(Box<Message>),
+    /// The octets of a chunk that was refused.
+    Discard(Box<Discard>),
     /// [`Session::finish_message`].
     AwaitReply,
     /// [`Session::tls_established`].
@@ -119,10 +127,17 @@ impl Session {
             unknown_commands: 0,
             idle_commands: 0,
             transactions: 0,
+            stray: 0,
             tls: Tls::Unavailable,
+            hidden: 0,
             esmtp: false,
             shutting_down: false,
         }
+    }
+
+    /// EHLO does not offer it to this client. It works all the same.
+    pub fn hide(&mut self, keyword: Keyword) {
+        self.hidden |= keyword as u8;
     }
 
     /// Writes the banner. Nothing is received before.
@@ -150,7 +165,7 @@ impl Session {
     /// Takes bytes from the front of `input`; returns how many, and what to do. Without an event it needs more bytes,
     /// or an answer that it asked for.
     ///
-    /// Bytes of a message are appended to `body`, at most two for each byte taken (and two more).
+    /// Bytes of a message are appended to `body`, at most two for each byte taken (and three more).
     pub fn receive(&mut self, now: Instant, input: &[u8], body: &mut Vec<u8>) -> (usize, Option<Event>) {
         let mut consumed = 0;
         let event = loop {
@@ -175,7 +190,8 @@ impl Session {
         match self.state {
             State::Command => self.command(now, input),
             State::Swallow { .. } => self.swallow(input),
-            State::Message(_) => self.message(input, body),
+            State::Message(_) => self.message(now, input, body),
+            State::Discard(_) => self.discard(now, input),
             State::StartTls if !input.is_empty() => {
                 self.state = State::Closed(CloseReason::Violation(Violation::Injection));
                 (0, ControlFlow::Continue(()))
@@ -240,15 +256,27 @@ impl Session {
         true
     }
 
-    /// Answers DATA with 354: the message follows.
+    /// Answers DATA with 354: the message follows. A chunk is answered when it was read.
     pub fn start_data(&mut self, now: Instant) {
         if !matches!(self.state, State::AwaitData) {
             return;
         }
         self.active = now;
-        self.counts.record(Verb::Data, 3);
-        self.output.extend_from_slice(b"354 end data with <CR><LF>.<CR><LF>\r\n");
-        self.state = State::Message(Box::new(Message::new(&self.config, now)));
+        let chunk = self.chunk();
+        if chunk.is_none() {
+            self.counts.record(Verb::Data, 3);
+            self.output.extend_from_slice(b"354 end data with <CR><LF>.<CR><LF>\r\n");
+        }
+        self.state = State::Message(Box::new(Message::new(&self.config, now, chunk)));
+    }
+
+    fn chunk(&self) -> Option<Chunk> {
+        self.transaction.as_deref().and_then(|transaction| transaction.chunk)
+    }
+
+    /// Whether it waits for the next chunk of a message, or for what the client says instead.
+    pub fn is_between_chunks(&self) -> bool {
+        self.message_between_chunks().is_some()
     }
 
     /// The driver begins to wait for more of the message. The time that it spent on what came before, waiting for
@@ -259,21 +287,30 @@ impl Session {
         }
     }
 
-    /// Answers DATA with a refusal, which ends the transaction.
+    /// Answers DATA with a refusal, which ends the transaction; the same for a chunk, when it was read.
     pub fn refuse_data(&mut self, now: Instant, reply: &Reply) {
         if matches!(self.state, State::AwaitData) {
-            self.end_transaction(now, reply);
+            match self.end_transaction(now, reply) {
+                None => self.write_reply(Verb::Data, reply),
+                Some(chunk) => self.refuse_chunk(chunk, reply),
+            }
         }
     }
 
     /// Answers the message, which ends the transaction.
     pub fn finish_message(&mut self, now: Instant, reply: &Reply) {
         if matches!(self.state, State::AwaitReply) {
-            self.end_transaction(now, reply);
+            let chunk = self.end_transaction(now, reply);
+            self.write_reply(if chunk.is_some() { Verb::Bdat } else { Verb::Data }, reply);
+            if let Some(chunk) = chunk.filter(|_| !reply.is_positive()) {
+                self.chunk_failed(chunk, false);
+            }
         }
     }
 
-    fn end_transaction(&mut self, now: Instant, reply: &Reply) {
+    /// Returns the chunk that this was the end of.
+    fn end_transaction(&mut self, now: Instant, reply: &Reply) -> Option<Chunk> {
+        let chunk = self.chunk();
         self.active = now;
         self.transaction = None;
         self.state = State::Command;
@@ -285,7 +322,7 @@ impl Session {
             5 => self.errors = self.errors.saturating_add(1),
             _ => {}
         }
-        self.write_reply(Verb::Data, reply);
+        chunk
     }
 
     /// The handshake is done: the session begins anew, without HELO (RFC 3207 section 4.2).
@@ -307,6 +344,11 @@ impl Session {
                 let idle = if message.spoiled.is_some() { limits.idle_spoiled } else { limits.idle_data };
                 (self.active + idle).min(message.started + limits.message_time)
             }
+            State::Discard(_) => (self.active + limits.idle_spoiled).min(self.oldest()),
+            State::Command | State::Swallow { .. } if self.is_between_chunks() => {
+                let started = self.message_between_chunks().map_or(self.active, |message| message.started);
+                (self.active + limits.idle_data).min(started + limits.message_time)
+            }
             State::Recipients(_) | State::AwaitData | State::AwaitReply => self.active + limits.session_age,
             State::Connected
             | State::Command
@@ -314,6 +356,10 @@ impl Session {
             | State::StartTls
             | State::Closed(_) => (self.active + limits.idle_command).min(self.oldest()),
         }
+    }
+
+    fn message_between_chunks(&self) -> Option<&Message> {
+        self.transaction.as_deref().and_then(|transaction| transaction.message.as_deref())
     }
 
     /// The deadline is over: writes 421 (nothing in a handshake).

@@ -18,20 +18,24 @@ pub enum Violation {
     Argument,
     SenderSyntax,
     RecipientSyntax,
-    /// A path beyond ASCII without SMTPUTF8 (RFC 6531 section 3.5).
+    /// A path beyond ASCII without SMTPUTF8 (RFC 6531 section 3.5), or that is not UTF-8.
     SenderNotAscii,
     RecipientNotAscii,
     /// A MAIL or RCPT parameter that was not offered (RFC 5321 section 4.1.1.11).
     UnknownParameter,
     /// A known parameter with a wrong value, or given twice.
     ParameterSyntax,
+    /// A BDAT without a number of octets: what follows it can't be told from commands.
+    ChunkSyntax,
     // --- order
     HeloFirst,
     NestedMail,
     MailFirst,
     RecipientFirst,
-    /// DATA after every recipient was refused.
+    /// DATA or BDAT after every recipient was refused.
     NoValidRecipients,
+    /// DATA or RCPT between the chunks of a message (RFC 3030 section 2).
+    AmongChunks,
     TlsRequired,
     TlsUnavailable,
     TlsActive,
@@ -77,15 +81,17 @@ impl Violation {
             Self::SenderSyntax => "501 5.1.7 bad sender address syntax",
             Self::RecipientSyntax => "501 5.1.3 bad recipient address syntax",
             Self::SenderNotAscii | Self::RecipientNotAscii => {
-                "553 5.6.7 address is not ASCII, and SMTPUTF8 is not offered"
+                "553 5.6.7 address is not ASCII: it needs SMTPUTF8 at MAIL, and UTF-8"
             }
             Self::UnknownParameter => "555 5.5.4 parameter not recognized",
             Self::ParameterSyntax => "501 5.5.4 bad parameter syntax",
+            Self::ChunkSyntax => "421 4.5.4 BDAT needs a number of octets, and LAST or nothing behind it",
             Self::HeloFirst => "503 5.5.1 send EHLO first",
             Self::NestedMail => "503 5.5.1 MAIL was given already",
             Self::MailFirst => "503 5.5.1 send MAIL first",
             Self::RecipientFirst => "503 5.5.1 send RCPT first",
             Self::NoValidRecipients => "554 5.5.1 no valid recipients",
+            Self::AmongChunks => "503 5.5.1 the message has begun with BDAT: send BDAT or RSET",
             Self::TlsRequired => "530 5.7.0 send STARTTLS first",
             Self::TlsUnavailable => "454 4.7.0 TLS not available",
             Self::TlsActive => "503 5.5.1 TLS is active already",

@@ -30,6 +30,11 @@ fn message_data_holds_on_its_seeds() {
 }
 
 #[test]
+fn header_edit_holds_on_its_seeds() {
+    run("header_edit", torwart_smtp::fuzz::header_edit);
+}
+
+#[test]
 fn upstream_reply_holds_on_its_seeds() {
     run("upstream_reply", torwart_smtp::fuzz::upstream_reply);
 }

@@ -4,7 +4,7 @@
 //!
 //! - `C:` a line of the client's, CRLF added; `C-:` without. `\r`, `\n`, `\0`, `\xE9`, `\\` are escapes, and `{x*100}`
 //!   is a hundred of `x`. Lines that follow each other go out together.
-//! - `set:` a limit, `tls` or `normalize`; `do:` what happens besides (`tls`, `timeout`, `shut down`).
+//! - `set:` a limit, `tls`, `normalize` or `hide` (a keyword); `do:` what happens besides (`tls`, `timeout`, `shut down`).
 //! - `answer:` what the driver answers to an `ask:`; a `RCPT` question takes one for each recipient.
 //! - `#` a comment.
 //!
@@ -19,7 +19,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use torwart_smtp::{BareNewline, Event, ForwardPath, Limits, Reply, Session, SessionConfig, TlsOffer};
+use torwart_smtp::{
+    BareNewline, Event, ForwardPath, Keyword, Limits, Reply, Session, SessionConfig, TlsOffer,
+};
 
 struct Runner {
     session: Session,
@@ -116,9 +118,11 @@ impl Runner {
         let mut limits = Limits::default();
         let mut bare_newline = BareNewline::Reject;
         let mut tls = TlsOffer::Unavailable;
+        let mut hidden = Vec::new();
         for setting in lines.iter().filter_map(|line| line.strip_prefix("set: ")) {
             let (name, value) = setting.split_once(' ').unwrap_or((setting, "0"));
             match name {
+                "hide" => hidden.push(keyword(value)),
                 "normalize" => bare_newline = BareNewline::Normalize,
                 "tls" if value == "required" => tls = TlsOffer::Required,
                 "tls" => tls = TlsOffer::Offered,
@@ -138,6 +142,7 @@ impl Runner {
         let now = Instant::now();
         let config = SessionConfig { hostname: "mx.test".into(), limits, bare_newline };
         let mut session = Session::new(Arc::new(config), now);
+        hidden.into_iter().for_each(|keyword| session.hide(keyword));
         session.greet(tls);
         let answers =
             lines.iter().filter_map(|line| line.strip_prefix("answer: ")).map(str::to_owned).collect();
@@ -262,6 +267,18 @@ impl Runner {
             assert!(!line.contains(['\r', '\n']), "{line:?}");
             self.log.push(format!("S: {line}"));
         }
+    }
+}
+
+fn keyword(name: &str) -> Keyword {
+    match name {
+        "PIPELINING" => Keyword::Pipelining,
+        "SIZE" => Keyword::Size,
+        "8BITMIME" => Keyword::EightBitMime,
+        "ENHANCEDSTATUSCODES" => Keyword::EnhancedStatusCodes,
+        "SMTPUTF8" => Keyword::SmtpUtf8,
+        "CHUNKING" => Keyword::Chunking,
+        _ => panic!("what is {name:?}?"),
     }
 }
 

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use torwart_core::Verdicts;
 use torwart_edge::{ClientSettings, VerdictClient};
 use torwart_proto::tls::{ClientTls, ServerTls, ServerTlsFiles, TlsFileError};
-use torwart_verdict::{GrpcServer, GrpcSettings, StoreSpec};
+use torwart_verdict::{GrpcServer, GrpcSettings, MessageLimits, StoreSpec};
 
 use crate::admin::Admin;
-use crate::config::{AskConfig, EdgeConfig, ServiceConfig, StoreConfig};
+use crate::config::{AskConfig, ChecksConfig, EdgeConfig, ServiceConfig, StoreConfig};
 use crate::edge_half::{BoundEdge, RunningEdge, Telling};
 use crate::hostname;
 use crate::own_addresses::own_addresses;
@@ -105,6 +105,8 @@ impl VerdictProcess {
     pub(crate) async fn start(
         policy: PolicySource,
         store: StoreConfig,
+        messages: MessageLimits,
+        checks: ChecksConfig,
         config: ServiceConfig,
         registry: Registry,
     ) -> Result<Self, StartError> {
@@ -121,6 +123,8 @@ impl VerdictProcess {
         let options = VerdictOptions {
             policy,
             store,
+            messages,
+            checks,
             smtp_listen: Vec::new(),
             own_addresses: own_addresses(&[everywhere]),
         };

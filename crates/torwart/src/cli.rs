@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Operator(Box<OperatorArgs>),
     /// Reports every mistake in policy files; exit status 1 if there are any
     Check(CheckArgs),
+    /// Tells what a mail would hear, and why: the same code as live, without sockets
+    Explain(Box<ExplainArgs>),
     /// Prints the CustomResourceDefinitions of MailGateway and MailDomain
     Crd,
     /// Makes the Secrets that an installation in a Kubernetes cluster needs, or deletes them; the chart's Jobs run it
@@ -64,6 +66,12 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) store_flags: StoreArgs,
+
+    #[command(flatten)]
+    pub(crate) messages: MessageArgs,
+
+    #[command(flatten)]
+    pub(crate) dns: DnsArgs,
 
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -112,6 +120,12 @@ pub(crate) struct VerdictCommandArgs {
 
     #[command(flatten)]
     pub(crate) store_flags: StoreArgs,
+
+    #[command(flatten)]
+    pub(crate) messages: MessageArgs,
+
+    #[command(flatten)]
+    pub(crate) dns: DnsArgs,
 
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -300,6 +314,19 @@ pub(crate) struct EdgeArgs {
     /// Connections at one time from one client network (/24 of IPv4, /64 of IPv6); more hear 421
     #[arg(long, value_name = "N", env = "TORWART_MAX_CONNECTIONS_PER_NETWORK", default_value = "100")]
     pub(crate) max_connections_per_network: Vec<String>,
+
+    /// Where messages wait that are checked before they go on: files without a name, gone with the process. Without it
+    /// the system's folder for temporary files
+    #[arg(long, value_name = "DIR", env = "TORWART_SPOOL_DIR")]
+    pub(crate) spool_dir: Vec<PathBuf>,
+
+    /// How much of one such message stays in memory
+    #[arg(long, value_name = "SIZE", env = "TORWART_SPOOL_MEMORY", default_value = "256Ki")]
+    pub(crate) spool_memory: Vec<String>,
+
+    /// How much all of them may take, in memory and files; more hear 452
+    #[arg(long, value_name = "SIZE", env = "TORWART_SPOOL_MAX", default_value = "2Gi")]
+    pub(crate) spool_max: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -384,6 +411,36 @@ pub(crate) struct StoreArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Messages")]
+pub(crate) struct MessageArgs {
+    /// How much memory messages may take that are being checked, all together; more hear 451
+    #[arg(long, value_name = "SIZE", env = "TORWART_MESSAGE_MEMORY", default_value = "256Mi")]
+    pub(crate) message_memory: Vec<String>,
+
+    /// How much of the beginning of a message is looked at
+    #[arg(long, value_name = "SIZE", env = "TORWART_INSPECT_LIMIT", default_value = "10Mi")]
+    pub(crate) inspect_limit: Vec<String>,
+
+    /// Every message is held and says itself what becomes of it, in a header field: for tests of the way that it takes
+    #[arg(long, env = "TORWART_TEST_MESSAGE_CHECK", hide = true)]
+    #[arg(num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) test_message_check: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Checks")]
+pub(crate) struct DnsArgs {
+    /// The DNS server that checks ask, as in `192.0.2.53` or `192.0.2.53:5353`; repeatable; without it the system's. DNS
+    /// lists refuse what comes through public resolvers
+    #[arg(long, value_name = "ADDR", env = "TORWART_DNS_SERVER", value_delimiter = ',')]
+    pub(crate) dns_server: Vec<String>,
+
+    /// Where the files are that a policy names: query keys of DNS lists; read again every few minutes
+    #[arg(long, value_name = "DIR", env = "TORWART_SECRETS_DIR")]
+    pub(crate) secrets_dir: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 #[command(next_help_heading = "Log")]
 pub(crate) struct LogArgs {
     /// How the lines on standard output look, mail log and all: `json`, or `text` for people
@@ -417,4 +474,55 @@ pub(crate) struct CheckArgs {
     /// Policy files, or directories of *.yaml and *.yml files
     #[arg(long, value_name = "PATH", env = "TORWART_POLICY", num_args = 1.., value_delimiter = ',')]
     pub(crate) policy: Vec<PathBuf>,
+
+    /// The DNS server that the gateway will ask; without it this machine's. It is not asked now
+    #[arg(long, value_name = "ADDR", env = "TORWART_DNS_SERVER", value_delimiter = ',')]
+    pub(crate) dns_server: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    /// Policy files, or directories of *.yaml and *.yml files
+    #[arg(long, value_name = "PATH", env = "TORWART_POLICY", num_args = 1.., value_delimiter = ',')]
+    pub(crate) policy: Vec<PathBuf>,
+
+    /// What a running gateway keeps for its next start (its own --policy-state, or `PATH.policy.json`): mail domains that
+    /// have just left the policy, the last good form of what is broken. It is only read
+    #[arg(long, value_name = "FILE", env = "TORWART_POLICY_STATE")]
+    pub(crate) policy_state: Vec<PathBuf>,
+
+    /// The client's address
+    #[arg(long, value_name = "IP", env = "TORWART_CLIENT")]
+    pub(crate) client: Vec<String>,
+
+    /// What it says at EHLO
+    #[arg(long, value_name = "NAME", env = "TORWART_HELO")]
+    pub(crate) helo: Vec<String>,
+
+    /// The sender at MAIL FROM; `<>` is the null sender
+    #[arg(long, value_name = "ADDR", env = "TORWART_FROM")]
+    pub(crate) from: Vec<String>,
+
+    /// A recipient at RCPT TO; several are one mail
+    #[arg(long, value_name = "ADDR", env = "TORWART_TO", num_args = 1.., value_delimiter = ',')]
+    pub(crate) to: Vec<String>,
+
+    /// The message as it was sent, for its size and for checks of messages
+    #[arg(long, value_name = "FILE", env = "TORWART_MESSAGE")]
+    pub(crate) message: Vec<PathBuf>,
+
+    /// The session is under TLS
+    #[arg(long, env = "TORWART_TLS")]
+    pub(crate) tls: bool,
+
+    /// The name that reverse DNS gives the client, instead of a look-up
+    #[arg(long, value_name = "NAME", env = "TORWART_RDNS")]
+    pub(crate) rdns: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) dns: DnsArgs,
+
+    /// One JSON object instead of text; mistakes in policy files go to standard error then
+    #[arg(long, env = "TORWART_JSON")]
+    pub(crate) json: bool,
 }

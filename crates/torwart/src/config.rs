@@ -1,11 +1,15 @@
 //! From the command line to what the commands need: every value parsed, every mistake found, none of them twice.
 
 mod ask;
+mod checks;
 mod edge;
+mod explain;
+mod messages;
 mod operator;
 mod reader;
 mod secrets;
 mod service;
+mod spool;
 mod store;
 mod trace;
 mod values;
@@ -16,10 +20,13 @@ use std::path::PathBuf;
 
 use torwart_edge::{LogAddresses, LogFormat};
 use torwart_operator::follow::Source;
+use torwart_verdict::MessageLimits;
 use tracing::Level;
 
 pub(crate) use self::ask::AskConfig;
+pub(crate) use self::checks::{CheckConfig, ChecksConfig};
 pub(crate) use self::edge::{DrainConfig, EdgeConfig};
+pub(crate) use self::explain::ExplainConfig;
 pub(crate) use self::operator::OperatorConfig;
 use self::reader::Reader;
 pub(crate) use self::secrets::SecretsConfig;
@@ -29,8 +36,8 @@ use self::store::usable_path;
 pub(crate) use self::trace::{OtlpEndpoint, TraceConfig};
 pub(crate) use self::values::is_host_name;
 use crate::cli::{
-    EdgeCommandArgs, LogArgs, OperatorArgs, PolicyArgs, RunArgs, SecretsCommand, TraceArgs,
-    VerdictCommandArgs,
+    CheckArgs, EdgeCommandArgs, ExplainArgs, LogArgs, OperatorArgs, PolicyArgs, RunArgs, SecretsCommand,
+    TraceArgs, VerdictCommandArgs,
 };
 use crate::policy_cluster::ClusterPolicy;
 use crate::verdict_half::{PolicyFiles, PolicySource};
@@ -48,6 +55,8 @@ pub(crate) struct Mistake {
 pub(crate) struct RunConfig {
     pub(crate) policy: PolicyFiles,
     pub(crate) store: StoreConfig,
+    pub(crate) messages: MessageLimits,
+    pub(crate) checks: ChecksConfig,
     pub(crate) edge: EdgeConfig,
     pub(crate) log: LogConfig,
 }
@@ -65,6 +74,8 @@ pub(crate) struct EdgeCommandConfig {
 pub(crate) struct VerdictCommandConfig {
     pub(crate) policy: PolicySource,
     pub(crate) store: StoreConfig,
+    pub(crate) messages: MessageLimits,
+    pub(crate) checks: ChecksConfig,
     pub(crate) service: ServiceConfig,
     pub(crate) log: LogConfig,
 }
@@ -85,6 +96,8 @@ pub(crate) fn read_run(arguments: &RunArgs) -> Result<RunConfig, Vec<Mistake>> {
     let config = RunConfig {
         policy: reader.policy_files(&arguments.policy),
         store: reader.store(&arguments.store, &arguments.store_flags),
+        messages: reader.messages(&arguments.messages),
+        checks: reader.checks(&arguments.dns),
         edge: reader.edge(&arguments.edge, &arguments.admin, &arguments.drain),
         log: reader.log(&arguments.log, &arguments.trace),
     };
@@ -114,6 +127,8 @@ pub(crate) fn read_verdict(arguments: &VerdictCommandArgs) -> Result<VerdictComm
     let config = VerdictCommandConfig {
         policy: reader.policy_source(&arguments.policy),
         store: reader.store(&arguments.store, &arguments.store_flags),
+        messages: reader.messages(&arguments.messages),
+        checks: reader.checks(&arguments.dns),
         service: reader.service(&arguments.grpc, &arguments.drain),
         log: reader.log(&arguments.log, &arguments.trace),
     };
@@ -134,11 +149,18 @@ pub(crate) fn read_secrets(command: &SecretsCommand) -> Result<SecretsConfig, Ve
     reader.finish(config)
 }
 
-/// Checks the paths of `torwart check`.
-pub(crate) fn read_policy_paths(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Vec<Mistake>> {
+/// Checks everything; `Err` holds every mistake.
+pub(crate) fn read_explain(arguments: &ExplainArgs) -> Result<ExplainConfig, Vec<Mistake>> {
     let mut reader = Reader::default();
-    let paths = reader.policy(paths);
-    reader.finish(paths)
+    let config = reader.explain(arguments);
+    reader.finish(config)
+}
+
+/// Checks everything; `Err` holds every mistake.
+pub(crate) fn read_check(arguments: &CheckArgs) -> Result<CheckConfig, Vec<Mistake>> {
+    let mut reader = Reader::default();
+    let config = reader.check(arguments);
+    reader.finish(config)
 }
 
 // === impl Mistake ===

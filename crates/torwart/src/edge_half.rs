@@ -63,6 +63,7 @@ impl BoundEdge {
             max_message_size: config.max_message_size,
             max_connections: config.max_connections,
             max_connections_per_network: config.max_connections_per_network,
+            spool: config.spool.clone(),
             drain_delay: config.drain.delay,
             drain_timeout: config.drain.timeout,
             trace_sample_ratio: telling.trace_sample_ratio,

@@ -13,9 +13,10 @@ use std::time::Duration;
 use prometheus::Registry;
 use torwart_core::Verdicts;
 use torwart_edge::{BareNewline, MailLogOptions, Settings};
+use torwart_verdict::MessageLimits;
 
 use crate::admin::Admin;
-use crate::config::{DrainConfig, EdgeConfig, StoreConfig};
+use crate::config::{ChecksConfig, DrainConfig, EdgeConfig, StoreConfig};
 use crate::edge_half::{BoundEdge, RunningEdge, Telling};
 use crate::own_addresses::own_addresses;
 use crate::process::{AdminPort, RunningAdmin, Service, StartError, both};
@@ -25,6 +26,8 @@ use crate::verdict_half::{PolicySource, PolicyTask, VerdictHalf, VerdictOptions}
 pub(crate) struct Options {
     pub(crate) policy: PolicySource,
     pub(crate) store: StoreConfig,
+    pub(crate) messages: MessageLimits,
+    pub(crate) checks: ChecksConfig,
     pub(crate) edge: EdgeConfig,
     pub(crate) telling: Telling,
 }
@@ -45,11 +48,13 @@ impl Gateway {
         registry: Registry,
         log: impl Write + Send + 'static,
     ) -> Result<Self, StartError> {
-        let Options { policy, store, edge: config, telling } = options;
+        let Options { policy, store, messages, checks, edge: config, telling } = options;
         let admin = Arc::new(Admin::with_policy(registry.clone()));
         let verdict = VerdictOptions {
             policy,
             store,
+            messages,
+            checks,
             own_addresses: own_addresses(&config.smtp_addresses()),
             smtp_listen: config.smtp_addresses(),
         };
@@ -100,6 +105,8 @@ impl Options {
         Self {
             policy,
             store: StoreConfig::memory(),
+            messages: MessageLimits::default(),
+            checks: ChecksConfig::default(),
             edge: EdgeConfig {
                 smtp_listen: vec![free_port],
                 smtp_listen_direct: Vec::new(),
@@ -111,6 +118,7 @@ impl Options {
                 max_message_size: defaults.max_message_size,
                 max_connections: defaults.max_connections,
                 max_connections_per_network: defaults.max_connections_per_network,
+                spool: defaults.spool,
                 drain: DrainConfig { delay: Duration::ZERO, timeout: Duration::ZERO },
             },
             telling: Telling { mail_log: MailLogOptions::default(), trace_sample_ratio: None },

@@ -15,6 +15,7 @@ mod cli;
 mod config;
 mod demo;
 mod edge_half;
+mod explain;
 mod gateway;
 mod hostname;
 mod open_files;
@@ -80,10 +81,15 @@ fn main() -> ExitCode {
             Ok(_) => refuse("help operator", unknown, Vec::new()),
             Err(mistakes) => refuse("help operator", unknown, mistakes),
         },
-        Some(Command::Check(arguments)) => match config::read_policy_paths(&arguments.policy) {
-            Ok(paths) if unknown.is_empty() => check::check(&paths),
+        Some(Command::Check(arguments)) => match config::read_check(&arguments) {
+            Ok(config) if unknown.is_empty() => check::check(&config),
             Ok(_) => refuse("help check", unknown, Vec::new()),
             Err(mistakes) => refuse("help check", unknown, mistakes),
+        },
+        Some(Command::Explain(arguments)) => match config::read_explain(&arguments) {
+            Ok(config) if unknown.is_empty() => block_on(explain::run(config)),
+            Ok(_) => refuse("help explain", unknown, Vec::new()),
+            Err(mistakes) => refuse("help explain", unknown, mistakes),
         },
         Some(Command::Crd) if unknown.is_empty() => print_crds(),
         Some(Command::Crd) => refuse("help crd", unknown, Vec::new()),

@@ -56,6 +56,8 @@ pub(crate) fn run(mut config: RunConfig) -> ExitCode {
         let options = Options {
             policy: PolicySource::Files(config.policy),
             store: config.store,
+            messages: config.messages,
+            checks: config.checks,
             edge: config.edge,
             telling: telling(&config.log),
         };
@@ -85,7 +87,15 @@ pub(crate) fn verdict(config: VerdictCommandConfig) -> ExitCode {
             ),
             PolicySource::Cluster(_) | PolicySource::Text { .. } => {}
         }
-        VerdictProcess::start(config.policy, config.store, config.service, registry).await
+        VerdictProcess::start(
+            config.policy,
+            config.store,
+            config.messages,
+            config.checks,
+            config.service,
+            registry,
+        )
+        .await
     })
 }
 

@@ -29,13 +29,15 @@ pub(crate) fn start(output: Output, format: LogFormat, level: Level, traces: Opt
 }
 
 /// Libraries speak up only where something is wrong, unless everything is asked for. Traces are no lines. `notify` tells
-/// of each change that it sees: were this log in a folder that is watched, every line would make the next.
+/// of each change that it sees: were this log in a folder that is watched, every line would make the next. The DNS
+/// library writes out the names that it asks for, and those of some DNS lists hold a key.
 fn wanted(level: Level) -> Targets {
     let libraries = if level == Level::TRACE { LevelFilter::TRACE } else { LevelFilter::WARN };
     Targets::new()
         .with_default(libraries)
         .with_target("torwart", LevelFilter::from_level(level))
         .with_target("notify", LevelFilter::WARN)
+        .with_target("hickory", LevelFilter::OFF)
         .with_target(TARGET, LevelFilter::OFF)
 }
 
@@ -188,6 +190,14 @@ mod tests {
         assert!(!wanted.would_enable("notify::inotify", &Level::INFO));
         assert!(wanted.would_enable("notify::inotify", &Level::WARN));
         assert!(wanted.would_enable("hyper::proto", &Level::TRACE));
+    }
+
+    #[test]
+    fn no_name_that_is_asked_of_dns_gets_into_the_log_at_any_level() {
+        let wanted = wanted(Level::TRACE);
+        for target in ["hickory_resolver::name_server_pool", "hickory_net::udp", "hickory_proto"] {
+            assert!(!wanted.would_enable(target, &Level::ERROR), "{target}");
+        }
     }
 
     #[test]

@@ -13,10 +13,10 @@ use prometheus::Registry;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use torwart_policy::load::SourceFile;
-use torwart_verdict::{Clock, Engine, Store, SystemClock, open_store};
+use torwart_verdict::{Clock, Engine, MessageLimits, Store, SystemClock, open_store};
 
 use crate::admin::Admin;
-use crate::config::StoreConfig;
+use crate::config::{ChecksConfig, StoreConfig};
 use crate::policy_cluster::{ClusterPolicy, ClusterTask};
 use crate::policy_files;
 use crate::policy_load::{Audience, Compiled, Loader};
@@ -46,6 +46,8 @@ pub(crate) struct PolicyFiles {
 pub(crate) struct VerdictOptions {
     pub(crate) policy: PolicySource,
     pub(crate) store: StoreConfig,
+    pub(crate) messages: MessageLimits,
+    pub(crate) checks: ChecksConfig,
     /// Where mail is taken in this process: no upstream may be there.
     pub(crate) smtp_listen: Vec<SocketAddr>,
     /// Addresses of the machines that this installation runs on, as far as they are known: no senders.
@@ -91,7 +93,12 @@ impl VerdictHalf {
         without_policy: bool,
         registry: &Registry,
     ) -> Result<Self, StartError> {
-        let VerdictOptions { policy, store, smtp_listen, own_addresses } = options;
+        let VerdictOptions { policy, store, messages, checks, smtp_listen, own_addresses } = options;
+        if messages.test_check {
+            tracing::warn!(
+                "--test-message-check: messages say themselves what becomes of them; it is for tests"
+            );
+        }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (text, files) = match policy {
             PolicySource::Files(files) => (None, Ok(files)),
@@ -115,6 +122,10 @@ impl VerdictHalf {
             }
             Err(cluster) => Origin::Cluster(cluster),
         };
+        let (checks, no_servers) = checks.options();
+        if let Some(error) = no_servers {
+            tracing::warn!(%error, "no DNS server: checks by DNS come to no result");
+        }
         let (key_files, store_timeout) = (store.key_files.clone(), store.timeout);
         let options = torwart_verdict::Options {
             store: open(store, Arc::clone(&clock)).await?,
@@ -122,6 +133,9 @@ impl VerdictHalf {
             key_files,
             store_timeout,
             own_addresses,
+            messages,
+
+            checks,
         };
         let engine = Arc::new(Engine::start(options, registry).await?);
         Ok(Self { engine, clock, origin })

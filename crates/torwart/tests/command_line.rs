@@ -54,7 +54,7 @@ fn each_mistake_is_named_with_its_flag() {
     let files = Files::new();
     let policy = files.path("policy.yaml");
     let directory = files.directory.path().display();
-    let table: [(&str, &[&str]); 38] = [
+    let table: [(&str, &[&str]); 44] = [
         ("", &["--policy: is needed"]),
         ("--policy /nowhere/policy.yaml", &["--policy: /nowhere/policy.yaml can't be read"]),
         ("--smtp-listen 25", &["--smtp-listen: \"25\" is not an address and port"]),
@@ -83,6 +83,15 @@ fn each_mistake_is_named_with_its_flag() {
         ),
         ("--max-connections 10", &["--max-connections-per-network: 100 is more than --max-connections 10"]),
         ("--max-connections many", &["--max-connections: \"many\" is not a whole number"]),
+        ("--spool-dir /nowhere/at/all", &["--spool-dir: no file can be made in /nowhere/at/all: "]),
+        ("--spool-memory much --spool-max 1MB", &["--spool-memory: \"much\"", "--spool-max: \"1MB\""]),
+        ("--spool-max 40Mi", &["--spool-max: 41943040 bytes are less than one message may have"]),
+        ("--max-message-size 3Gi", &["--spool-max: 2147483648 bytes are less than one message may have"]),
+        ("--message-memory 1Mi", &["--inspect-limit: 10485760 bytes are more than --message-memory has"]),
+        (
+            "--message-memory 10 --inspect-limit 0",
+            &["--message-memory: \"10\" is less than 1024 bytes", "--inspect-limit: \"0\" is less"],
+        ),
         ("--drain-delay 5", &["--drain-delay: \"5\" has no unit"]),
         ("--drain-timeout 2h", &["--drain-timeout: \"2h\" is more than"]),
         ("--store sqlite:/x", &["--store: is neither memory, redb:PATH nor a redis URL"]),
@@ -361,5 +370,47 @@ fn the_version_is_told() {
     assert_eq!(
         String::from_utf8_lossy(&output.stdout).trim(),
         concat!("torwart ", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn explain_names_everything_that_is_wrong_with_the_mail() {
+    let files = Files::new();
+    let policy = files.path("policy.yaml");
+    let policy = policy.display();
+    assert_mistakes(
+        "explain",
+        &[],
+        &[
+            "--policy: is needed",
+            "--client: is needed",
+            "--helo: is needed",
+            "--from: is needed",
+            "--to: is needed",
+        ],
+    );
+    assert_mistakes(
+        &format!(
+            "explain --policy {policy} --client mx.example --helo= --from anna --to bert@ <> carl@example.org \
+             --message /nowhere/mail --rdns a_b --dns-server dns.example --policy-state /nowhere/state --colour"
+        ),
+        &[],
+        &[
+            "--client: \"mx.example\" is no IP address",
+            "--helo: \"\" is nothing that a client can say at EHLO",
+            "--from: \"anna\" is no mail address",
+            "--to: \"bert@\" is no mail address",
+            "--to: \"<>\" is no mail address",
+            "--message: /nowhere/mail can't be read",
+            "--rdns: \"a_b\" is not a host name",
+            "--dns-server: \"dns.example\" is no address of a server",
+            "--policy-state: /nowhere/state can't be read",
+            "--colour",
+        ],
+    );
+    assert_mistakes(
+        &format!("explain --policy {policy} --client ::1 --client ::2 --helo a --from <> --to a@example.org"),
+        &[],
+        &["--client: is given 2 times"],
     );
 }

@@ -27,9 +27,17 @@ fn help(subcommand: &[&str]) -> String {
 #[test]
 fn the_docs_show_the_help_as_it_is() {
     let mut text = INTRODUCTION.to_owned();
-    for subcommand in
-        [&[][..], &["run"], &["edge"], &["verdict"], &["operator"], &["check"], &["crd"], &["demo"]]
-    {
+    for subcommand in [
+        &[][..],
+        &["run"],
+        &["edge"],
+        &["verdict"],
+        &["operator"],
+        &["check"],
+        &["explain"],
+        &["crd"],
+        &["demo"],
+    ] {
         let title = [&["torwart"], subcommand].concat().join(" ");
         writeln!(text, "\n## {title}\n\n```text\n{}\n```", help(subcommand).trim_end()).unwrap();
     }

@@ -1,8 +1,10 @@
 //! Implements [`Verdicts`] in process: gather, judge, remember.
 
+mod messages;
 mod routes;
 mod status;
 mod store_key;
+mod test_check;
 mod turns;
 
 #[cfg(test)]
@@ -20,24 +22,31 @@ use arc_swap::ArcSwapOption;
 use prometheus::Registry;
 use torwart_core::{
     Action, BoxFuture, ConnectionAnswer, ConnectionQuestion, Delivery, DeliveryResult, Envelope, Mailbox,
-    Peer, Reason, RecipientsAnswer, RecipientsQuestion, Route, RouteDigest, Unavailable, UnavailableKind,
-    Verdicts,
+    MessageAnswer, MessageBody, MessageQuestion, Peer, Reason, RecipientsAnswer, RecipientsQuestion, Route,
+    RouteDigest, Unavailable, UnavailableKind, Verdicts,
 };
 use torwart_policy::Policy;
-use torwart_policy::decide::{Facts, GreylistWord, Group, judge, judge_connection, lessons, screen};
+use torwart_policy::decide::{
+    Facts, GreylistWord, Group, Screening, judge, judge_connection, lessons, screen,
+};
+use torwart_policy::dns_lists::ListFinding;
 use torwart_policy::greylist::Judged;
 use torwart_proto::trace;
 use tracing::Instrument as _;
 
+use self::messages::Messages;
 use self::routes::RetiredRoutes;
 use self::status::StatusBoard;
 use self::store_key::StoreKeys;
 use self::turns::{NoTurn, Turns};
 use crate::clock::Clock;
+use crate::dns::Resolver;
+use crate::dns_lists::Lists;
 use crate::keys::{KeyFileError, Keyring};
-use crate::metrics::{Metrics, Stage, StoreOp};
+use crate::metrics::{CheckMetrics, Metrics, Stage, StoreOp};
 use crate::store::{Call, Store, StoreError};
 
+pub use messages::MessageLimits;
 pub use status::{OutcomesPage, PolicyStatus, Status, UpstreamOutcomes};
 
 /// What the store said of a group's recipients, or the one word for all of them.
@@ -65,6 +74,8 @@ pub struct Engine {
     own_addresses: Vec<IpAddr>,
     metrics: Metrics,
     status: StatusBoard,
+    messages: Messages,
+    lists: Arc<Lists>,
 }
 
 /// What an [`Engine`] is made of.
@@ -78,6 +89,16 @@ pub struct Options {
     pub store_timeout: Duration,
     /// Addresses of the machines that this installation runs on: no senders.
     pub own_addresses: Vec<IpAddr>,
+    pub messages: MessageLimits,
+    pub checks: CheckOptions,
+}
+
+/// What checks need.
+#[derive(Debug)]
+pub struct CheckOptions {
+    pub resolver: Resolver,
+    /// `--secrets-dir`: files with query keys.
+    pub secrets: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +113,8 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// What all checks at RCPT may take together. The edge waits 4.9 s for an answer, of which the store may need 1.5 s.
+const CHECK_BUDGET: Duration = Duration::from_secs(3);
 /// The longest `--store-timeout`. A question waits half of it for its client's turn, and then all of it for the store;
 /// with the 3 s that DNS may take that must fit into the 4.9 s that an edge waits, or `onStoreFailure` never holds.
 pub const LONGEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -106,8 +129,10 @@ impl Engine {
     /// Reads the key files or else the store's own key. Until [`Engine::set_policy`] every question is
     /// `Unavailable`.
     pub async fn start(options: Options, registry: &Registry) -> Result<Self, StartError> {
-        let Options { store, clock, key_files, store_timeout, own_addresses } = options;
+        let Options { store, clock, key_files, store_timeout, own_addresses, messages, checks } = options;
         let metrics = Metrics::new(registry)?;
+        let lists = Lists::new(checks.resolver, checks.secrets, CheckMetrics::new(registry)?);
+        lists.watch();
         let keys = match Keyring::from_files(&key_files).map_err(StartError::Keys)? {
             Some(keys) => StoreKeys::fixed(keys),
             None => StoreKeys::in_store(&store, &clock, &metrics).await?,
@@ -126,6 +151,8 @@ impl Engine {
             clock,
             own_addresses,
             metrics,
+            messages: Messages::new(messages),
+            lists,
         })
     }
 
@@ -139,6 +166,7 @@ impl Engine {
     pub fn set_published(&self, policy: Arc<Policy>, sequence: u64) {
         let _one_after_the_other = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.metrics.policy_loaded(&policy.revision);
+        self.lists.follow(&policy.gateway.dns_lists);
         let before = self.policy.swap(Some(Arc::clone(&policy)));
         if let Some(before) = before {
             self.retired.retire(&before, &policy, self.clock.now());
@@ -149,6 +177,11 @@ impl Engine {
     /// The policy in force; `None` before the first.
     pub fn policy(&self) -> Option<Arc<Policy>> {
         self.policy.load_full()
+    }
+
+    /// The DNS lists of the policy in force.
+    pub fn lists(&self) -> &Arc<Lists> {
+        &self.lists
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -173,6 +206,11 @@ impl Engine {
         self.order(StoreOp::Revoke, revocations.collect()).await;
     }
 
+    #[cfg(test)]
+    pub(crate) fn message_room(&self) -> usize {
+        self.messages.room_left()
+    }
+
     pub(crate) fn policy_in_force(&self) -> Result<Arc<Policy>, Unavailable> {
         self.policy
             .load_full()
@@ -195,6 +233,7 @@ impl Engine {
             recipients,
             accepted_before,
             checks: &[],
+            dns_lists: &[],
             verified: &[],
             own_addresses: &self.own_addresses,
         }
@@ -284,13 +323,36 @@ impl Engine {
         tracing::debug!(store = self.store.kind(), %error, "no answer from the greylist store");
     }
 
-    async fn recipients(&self, question: RecipientsQuestion) -> Result<RecipientsAnswer, Unavailable> {
+    async fn ask_lists(
+        &self,
+        policy: &Policy,
+        screening: &Screening<'_>,
+        client: IpAddr,
+    ) -> Vec<ListFinding> {
+        let wanted = screening.wanted_lists(policy);
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let until = tokio::time::Instant::now() + CHECK_BUDGET;
+        self.lists.ask(wanted, client, until).await
+    }
+
+    /// The one way to an answer about recipients. `look` sees what it was made of.
+    pub(crate) async fn judged<T>(
+        &self,
+        question: RecipientsQuestion,
+        look: impl FnOnce(&Facts<'_>, &Screening<'_>, &[Option<GreylistWord>]) -> T,
+    ) -> Result<(RecipientsAnswer, T), Unavailable> {
         let _in_flight = self.metrics.call();
         let _timer = self.metrics.time_verdict(Stage::Recipients);
         let policy = self.policy_in_force()?;
         let RecipientsQuestion { peer, transaction: _, envelope, recipients, accepted_before } = question;
         let facts = self.facts(&peer, &envelope, &recipients, accepted_before);
         let screening = screen(&policy, &facts, self.clock.now());
+        let dns_lists = self.ask_lists(&policy, &screening, facts.client).await;
+        let facts = Facts { dns_lists: &dns_lists, ..facts };
+        let screening =
+            if dns_lists.is_empty() { screening } else { screen(&policy, &facts, self.clock.now()) };
         if screening.suspect {
             self.metrics.suspect();
             self.status.suspect(self.clock.now());
@@ -311,10 +373,35 @@ impl Engine {
                 }
             }
         }
-        let answer = judge(&policy, &facts, &screening, &words);
+        let mut answer = judge(&policy, &facts, &screening, &words);
+        if self.messages.hold_all() {
+            answer.recipients.iter_mut().for_each(|verdict| verdict.hold_message = true);
+        }
         for verdict in &answer.recipients {
             self.metrics.recipient(verdict);
         }
+        let seen = look(&facts, &screening, &words);
+        Ok((answer, seen))
+    }
+
+    async fn recipients(&self, question: RecipientsQuestion) -> Result<RecipientsAnswer, Unavailable> {
+        let (answer, ()) = self.judged(question, |_, _, _| ()).await?;
+        Ok(answer)
+    }
+
+    async fn message(
+        &self,
+        question: MessageQuestion,
+        body: Box<dyn MessageBody>,
+    ) -> Result<MessageAnswer, Unavailable> {
+        // before anything is read: another replica may have a policy
+        let policy = self.policy_in_force()?;
+        let _in_flight = self.metrics.call();
+        let message = self.messages.read(body).await?;
+        // how long its client took to bring it is no verdict's time
+        let _timer = self.metrics.time_verdict(Stage::Message);
+        let answer = self.messages.judge(&question, &message, &policy.revision).await;
+        self.metrics.verdict(Stage::Message, answer.action, answer.reason, answer.monitored);
         Ok(answer)
     }
 
@@ -394,12 +481,27 @@ impl Verdicts for Engine {
         Box::pin(self.recipients(question))
     }
 
+    fn check_message(
+        &self,
+        question: MessageQuestion,
+        body: Box<dyn MessageBody>,
+    ) -> BoxFuture<'_, Result<MessageAnswer, Unavailable>> {
+        Box::pin(self.message(question, body))
+    }
+
     fn report_delivery(&self, delivery: Delivery) -> BoxFuture<'_, ()> {
         Box::pin(self.remember(delivery))
     }
 
     fn route(&self, digest: RouteDigest) -> BoxFuture<'_, Result<Arc<Route>, Unavailable>> {
         Box::pin(std::future::ready(self.find_route(digest)))
+    }
+}
+
+impl Default for CheckOptions {
+    /// Nobody is asked.
+    fn default() -> Self {
+        Self { resolver: Resolver::without_servers(), secrets: None }
     }
 }
 

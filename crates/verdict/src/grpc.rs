@@ -18,6 +18,7 @@
 mod connections;
 mod gate;
 mod health;
+mod incoming;
 mod metrics;
 mod status;
 mod verdict;
@@ -40,11 +41,11 @@ use torwart_proto::v1::status_service_server::StatusServiceServer;
 use torwart_proto::v1::verdict_service_server::VerdictServiceServer;
 
 use self::connections::{Connections, Limits};
-use self::gate::Gate;
+use self::gate::{Gate, Rooms};
 use self::health::Health;
 use self::metrics::GrpcMetrics;
 use self::status::StatusApi;
-use self::verdict::VerdictApi;
+use self::verdict::{MessageTimes, VerdictApi};
 use crate::engine::Engine;
 
 /// How the server listens and what it bears.
@@ -60,8 +61,17 @@ pub struct GrpcSettings {
     pub max_connections: usize,
     /// From a connection's handshake to its client's first words; who is silent for longer is no gRPC client.
     pub silence_limit: Duration,
-    /// No call takes longer, whatever its client would bear.
+    /// No call takes longer, whatever its client would bear; but for messages.
     pub call_limit: Duration,
+    /// Messages under way at once; one more is refused. They are not among `max_calls`: each lasts as long as its sender
+    /// takes.
+    pub max_messages: usize,
+    /// No message takes longer, from its first part to the answer.
+    pub message_limit: Duration,
+    /// From one part of a message to the next.
+    pub message_silence: Duration,
+    /// From a message's end to the answer.
+    pub message_answer: Duration,
     /// After that a connection gets a GOAWAY and its client makes a new one, give or take a tenth.
     pub max_connection_age: Duration,
     /// From the order to stop to the GOAWAY.
@@ -106,6 +116,18 @@ pub const DEFAULT_SILENCE_LIMIT: Duration = Duration::from_secs(5);
 /// Twice what an edge waits for an answer: whoever asked has given up.
 pub const DEFAULT_CALL_LIMIT: Duration = Duration::from_secs(10);
 
+/// As many as calls. Each takes some KiB beside what `--message-memory` bounds.
+pub const DEFAULT_MAX_MESSAGES: usize = 4096;
+
+/// An edge gives a sender an hour for a message.
+pub const DEFAULT_MESSAGE_LIMIT: Duration = Duration::from_secs(75 * 60);
+
+/// An edge waits 3 min for the next piece of a message.
+pub const DEFAULT_MESSAGE_SILENCE: Duration = Duration::from_secs(5 * 60);
+
+/// A little longer than an edge waits.
+pub const DEFAULT_MESSAGE_ANSWER: Duration = Duration::from_secs(190);
+
 /// A client whose certificate has run out, or whose name is no longer let in, is asked for it again within so long.
 pub const DEFAULT_MAX_CONNECTION_AGE: Duration = Duration::from_secs(3600);
 
@@ -133,6 +155,10 @@ impl GrpcSettings {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             silence_limit: DEFAULT_SILENCE_LIMIT,
             call_limit: DEFAULT_CALL_LIMIT,
+            max_messages: DEFAULT_MAX_MESSAGES,
+            message_limit: DEFAULT_MESSAGE_LIMIT,
+            message_silence: DEFAULT_MESSAGE_SILENCE,
+            message_answer: DEFAULT_MESSAGE_ANSWER,
             max_connection_age: DEFAULT_MAX_CONNECTION_AGE,
             drain_delay: DEFAULT_DRAIN_DELAY,
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
@@ -159,14 +185,19 @@ impl GrpcServer {
             max_connections,
             silence_limit,
             call_limit,
+            max_messages,
+            message_limit,
+            message_silence,
+            message_answer,
             max_connection_age,
             drain_delay,
             drain_timeout,
         } = settings;
         let metrics = Arc::new(GrpcMetrics::new(registry)?);
         let (health, health_service) = Health::new().await;
-        let verdict = VerdictServiceServer::new(VerdictApi::new(Arc::clone(&engine), Arc::clone(&metrics)))
-            .max_decoding_message_size(LONGEST_MESSAGE);
+        let times = MessageTimes { silence: message_silence, answer: message_answer };
+        let api = VerdictApi::new(Arc::clone(&engine), Arc::clone(&metrics), times);
+        let verdict = VerdictServiceServer::new(api).max_decoding_message_size(LONGEST_MESSAGE);
         let status = StatusServiceServer::new(StatusApi::new(Arc::clone(&engine)))
             .max_decoding_message_size(LONGEST_MESSAGE);
         let others = Routes::new(status)
@@ -175,9 +206,15 @@ impl GrpcServer {
             // Of older clients.
             .add_service(reflection().build_v1alpha()?)
             .prepare();
-        let gate = Gate::new(verdict, others, max_calls, call_limit, Arc::clone(&metrics));
-        let limits =
-            Limits { max_connections, max_calls, silence_limit, max_age: max_connection_age, call_limit };
+        let rooms = Rooms { max_calls, call_limit, max_messages, message_limit };
+        let gate = Gate::new(verdict, others, rooms, Arc::clone(&metrics));
+        let limits = Limits {
+            max_connections,
+            max_calls: max_calls.saturating_add(max_messages),
+            silence_limit,
+            max_age: max_connection_age,
+            call_limit: call_limit.max(message_limit),
+        };
         let bind_error = |error| GrpcError::Bind { address: listen, error };
         let listener = TcpListener::bind(listen).await.map_err(bind_error)?;
         Ok(Self {

@@ -12,7 +12,10 @@
 //! ```
 
 pub mod clock;
+pub mod dns;
+pub mod dns_lists;
 pub mod engine;
+pub mod explain;
 pub mod grpc;
 pub mod keys;
 pub mod metrics;
@@ -21,7 +24,7 @@ pub mod store;
 mod testing;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use engine::{Engine, LONGEST_STORE_TIMEOUT, Options, StartError};
+pub use engine::{CheckOptions, Engine, LONGEST_STORE_TIMEOUT, MessageLimits, Options, StartError};
 pub use grpc::{GrpcError, GrpcServer, GrpcSettings};
 pub use keys::{KeyFileError, Keyring};
 pub use metrics::Metrics;

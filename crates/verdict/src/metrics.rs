@@ -1,5 +1,7 @@
 //! Metrics, in a registry that is passed in. Label sets are closed; children are looked up once.
 
+mod checks;
+
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -11,11 +13,15 @@ use torwart_core::{Action, Greylist, Monitored, Reason, RecipientVerdict, Revisi
 
 use crate::store::StoreError;
 
+pub use checks::CheckMetrics;
+
 /// Where in the session a verdict is given: the label `stage`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Connection,
     Recipients,
+    /// From the message's end on.
+    Message,
 }
 
 /// What the store is asked: the label `op`.
@@ -35,7 +41,7 @@ pub struct Metrics {
     verdict_cells: Vec<OnceLock<IntCounter>>,
     greylist: Vec<IntCounter>,
     greylist_delay: Histogram,
-    verdict_seconds: [Histogram; 2],
+    verdict_seconds: [Histogram; Stage::ALL.len()],
     store_seconds: Vec<Histogram>,
     store_failures: Vec<IntCounter>,
     suspects: IntCounter,
@@ -128,7 +134,6 @@ impl Metrics {
         registry.register(Box::new(policy_load_failures.clone()))?;
 
         let stages = Stage::ALL.map(Stage::as_str);
-        let [connection, recipients] = stages.map(|stage| verdict_seconds.with_label_values(&[stage]));
         Ok(Self {
             verdict_cells: std::iter::repeat_with(OnceLock::new)
                 .take(stages.len() * ACTIONS.len() * Reason::ALL.len() * 2)
@@ -139,7 +144,7 @@ impl Metrics {
                 .map(|outcome| greylist.with_label_values(&[outcome.as_str()]))
                 .collect(),
             greylist_delay,
-            verdict_seconds: [connection, recipients],
+            verdict_seconds: stages.map(|stage| verdict_seconds.with_label_values(&[stage])),
             store_seconds: StoreOp::ALL
                 .iter()
                 .map(|op| store_seconds.with_label_values(&[op.as_str()]))
@@ -223,12 +228,13 @@ impl Metrics {
 // === impl Stage, StoreOp ===
 
 impl Stage {
-    const ALL: [Self; 2] = [Self::Connection, Self::Recipients];
+    const ALL: [Self; 3] = [Self::Connection, Self::Recipients, Self::Message];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Connection => "connection",
             Self::Recipients => "recipients",
+            Self::Message => "message",
         }
     }
 }

@@ -15,7 +15,8 @@ use torwart_core::{
 use torwart_policy::domains::DomainPattern;
 use torwart_policy::greylist::Judged;
 use torwart_policy::model::{
-    Domain, Enforcement, Gateway, GreylistMode, Greylisting, RecipientLists, Scoring, SenderLists,
+    DnsListsCheck, Domain, Enforcement, Gateway, GreylistMode, Greylisting, RecipientLists, Scoring,
+    SenderLists,
 };
 use torwart_policy::{DomainTable, Policy, RangeTable};
 
@@ -68,6 +69,7 @@ pub(crate) fn mk_domain(route: RouteDigest) -> Domain {
         ranges: RangeTable::default(),
         senders: SenderLists::default(),
         recipients: RecipientLists::default(),
+        dns_lists: DnsListsCheck { enabled: true, enforcement: Enforcement::Enforce, only: Vec::new() },
         scoring: Scoring { tag_at: 4.0, greylist_at: 2.0, reject_at: 10.0 },
         message_size: 1 << 20,
         max_recipients: 100,
@@ -86,8 +88,10 @@ pub(crate) fn mk_policy(
         postmaster: None,
         enforcement: Enforcement::Enforce,
         removal_grace: Duration::from_secs(86400),
+        greet_delay: Duration::ZERO,
         ranges: RangeTable::default(),
         senders: SenderLists::default(),
+        dns_lists: Vec::new(),
     };
     change(&mut domain, &mut gateway);
     let known = [(DomainPattern::parse("example.org").unwrap(), Arc::new(domain))];
@@ -107,6 +111,7 @@ pub(crate) fn mk_peer(client: &str) -> Arc<Peer> {
         address: (client.parse::<IpAddr>().unwrap(), 4025).into(),
         helo: Some("mx.sender.example".into()),
         tls: None,
+        early_talker: false,
     })
 }
 

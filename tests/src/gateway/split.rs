@@ -21,6 +21,11 @@ fn owner(flag: &str) -> Owner {
         "--log-format" | "--log-level" | "--log-addresses" | "--otlp-endpoint" | "--trace-sample-ratio" => {
             Owner::Both
         }
+        "--message-memory"
+        | "--inspect-limit"
+        | "--test-message-check"
+        | "--dns-server"
+        | "--secrets-dir" => Owner::Verdict,
         _ if flag.starts_with("--store") || flag.starts_with("--grpc") => Owner::Verdict,
         _ => Owner::Edge,
     }

@@ -284,6 +284,31 @@ fn a_text_that_breaks_off_keeps_the_mistakes_that_stand_before() {
 }
 
 #[test]
+fn a_config_map_with_certificates_and_the_label_is_an_authority() {
+    let text = "kind: ConfigMap\napiVersion: v1\nmetadata: {name: ca, namespace: mail, labels: {torwart.dev/ca: \"true\"}}\n\
+                data:\n  ca.crt: |\n    PEM\n  other: x\n";
+    let loaded = load("f.yaml", &format!("---\n{text}"));
+    assert!(loaded.documents.is_empty() && loaded.mistakes.is_empty() && loaded.foreign.is_empty());
+    let wanted = Authority {
+        position: loaded.authorities[0].position,
+        document: 1,
+        namespace: "mail".to_owned(),
+        name: "ca".to_owned(),
+        pem: "PEM\n".to_owned(),
+    };
+    assert_eq!(loaded.authorities, [wanted]);
+    let elsewhere = load("f.yaml", &text.replace(", namespace: mail", ""));
+    assert_eq!(elsewhere.authorities[0].namespace, DEFAULT_NAMESPACE);
+    // As in a cluster, any other ConfigMap is somebody else's.
+    for (from, to) in
+        [("\"true\"", "\"false\""), ("torwart.dev/ca", "app"), ("ca.crt", "tls.crt"), ("ConfigMap", "Secret")]
+    {
+        let loaded = load("f.yaml", &text.replacen(from, to, 1));
+        assert_eq!((loaded.authorities.len(), loaded.foreign.len()), (0, 1), "{to}");
+    }
+}
+
+#[test]
 fn what_belongs_to_others_is_skipped_and_named() {
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: 25}]}\n";
     let loaded = load("f.yaml", service);

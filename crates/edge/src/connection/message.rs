@@ -1,4 +1,4 @@
-//! From DATA to the reply to the dot.
+//! From DATA to the reply to the dot, or from the first BDAT to the reply to the last.
 
 use std::future::poll_fn;
 use std::io;
@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 use std::pin::pin;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use torwart_core::Id;
+use torwart_core::{Id, Reason};
 use torwart_smtp::{Event, Violation};
 
 use super::{Connection, Flow, in_the_way, now, unless};
 use crate::metrics::{MessageOutcome, SessionOutcome};
 use crate::reply::Said;
 
-/// The client's dot came.
+/// The client's dot came, or its last chunk.
 struct Dot {
     result: Result<(), Violation>,
     size: u64,
@@ -38,7 +38,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             return ControlFlow::Continue(());
         }
         let dot = match unless(&end_all, self.stream_message()).await {
-            ControlFlow::Continue(ControlFlow::Continue(dot)) => dot,
+            ControlFlow::Continue(ControlFlow::Continue(Some(dot))) => dot,
+            ControlFlow::Continue(ControlFlow::Continue(None)) => {
+                self.shared.metrics.message(MessageOutcome::ClientGone);
+                self.end_transaction(None, Reason::Reset).await;
+                return ControlFlow::Continue(());
+            }
             ControlFlow::Continue(ControlFlow::Break(outcome)) | ControlFlow::Break(outcome) => {
                 return self.cut_off(outcome);
             }
@@ -63,8 +68,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         }
     }
 
-    /// Says 354 and passes the message on until its dot.
-    async fn stream_message(&mut self) -> ControlFlow<SessionOutcome, Dot> {
+    /// Says 354 and passes the message on until its dot, or its last chunk. `None`: it was given up between two chunks.
+    async fn stream_message(&mut self) -> ControlFlow<SessionOutcome, Option<Dot>> {
         self.session.start_data(now());
         self.flush().await?;
         let mut body = Vec::new();
@@ -84,16 +89,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
                     if result.is_ok() {
                         self.pass_on(&body).await;
                     }
-                    return ControlFlow::Continue(Dot { result, size });
+                    return ControlFlow::Continue(Some(Dot { result, size }));
                 }
                 Some(Event::Close) => {
                     self.flush().await?;
                     return ControlFlow::Break(self.close_outcome());
                 }
+                Some(Event::Reset) => return ControlFlow::Continue(None),
                 Some(Event::Flush) => self.flush().await?,
                 Some(Event::Body) => self.pass_on(&body).await,
-                Some(_) => {}
-                None => self.read_message(&mut body).await?,
+                Some(Event::Recipients(_) | Event::Data | Event::StartTls) => {
+                    tracing::error!("a command inside a message");
+                    return ControlFlow::Break(SessionOutcome::Violation);
+                }
+                None => {
+                    // what was said of chunks
+                    self.flush().await?;
+                    self.read_message(&mut body).await?;
+                }
             }
             body.clear();
         }

@@ -17,6 +17,7 @@ fn peer() -> Arc<Peer> {
         address: "192.0.2.7:4711".parse().unwrap(),
         helo: Some("client.example".into()),
         tls: Some(TlsFacts { version: "TLSv1.3".into(), cipher: "TLS13_AES_256_GCM_SHA384".into() }),
+        early_talker: false,
     })
 }
 
@@ -83,7 +84,7 @@ fn a_transaction_has_exactly_the_contract_s_keys() {
     let expected = json!({
         "event": "transaction", "id": "00000000000000000000000002", "time": "2026-11-24T04:00:00.250Z",
         "client": "192.0.2.7", "client_port": 4711, "rdns": null, "helo": "client.example",
-        "tls": "TLSv1.3 TLS13_AES_256_GCM_SHA384", "from": "alice@example.com", "message_id": "<1@a>\u{7}", "size": 42,
+        "tls": "TLSv1.3 TLS13_AES_256_GCM_SHA384", "early_talker": false, "from": "alice@example.com", "message_id": "<1@a>\u{7}", "size": 42,
         "action": "accept", "code": 250, "reason": "accepted", "score": 0.0,
         "checks": [{"name": "spf", "result": "softfail", "score": 0.0, "detail": "~all", "ms": 3}],
         "identity": "network:192.0.2.0/24", "domain_class": "abababababababababababababababab",
@@ -103,6 +104,7 @@ fn a_session_without_a_transaction_has_its_own_line() {
         id: Id::from_u128(1),
         time: SystemTime::UNIX_EPOCH,
         client: "[2001:db8::1]:25".parse().unwrap(),
+        early_talker: true,
         outcome: SessionOutcome::Probe,
         duration_ms: 7,
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".into()),
@@ -112,7 +114,7 @@ fn a_session_without_a_transaction_has_its_own_line() {
         value,
         json!({
             "event": "session", "id": "00000000000000000000000001", "time": "1970-01-01T00:00:00.000Z",
-            "client": "2001:db8::1", "client_port": 25, "outcome": "probe", "duration_ms": 7,
+            "client": "2001:db8::1", "client_port": 25, "early_talker": true, "outcome": "probe", "duration_ms": 7,
             "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "pod": null,
         })
     );

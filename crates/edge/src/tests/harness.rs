@@ -14,12 +14,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use torwart_core::{
     Action, BoxFuture, ClassDigest, ClientIdentity, ConnectionAnswer, ConnectionQuestion, Delivery, Greylist,
-    Host, ListenerTls, Mailbox, Protocol, Reason, RecipientVerdict, RecipientsAnswer, RecipientsQuestion,
-    Reply, Revision, Route, RouteDigest, SoftBounce, TlsMode, Unavailable, UnavailableKind, Upstream,
-    UpstreamTls, Verdicts,
+    Host, Keyword, ListenerTls, Mailbox, MessageAnswer, MessageBody, MessageQuestion, Protocol, Reason,
+    RecipientVerdict, RecipientsAnswer, RecipientsQuestion, Reply, Revision, Route, RouteDigest, SoftBounce,
+    TlsMode, Unavailable, UnavailableKind, Upstream, UpstreamTls, Verdicts,
 };
 use torwart_proto::trace::current_child;
 
+use super::held;
 use crate::{Edge, MailLog, MailLogOptions, MailLogWriter, Settings};
 
 /// Longer than anything here takes; it only keeps a broken test from waiting for ever.
@@ -32,15 +33,23 @@ pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
 // === the verdict ===
 
 /// Answers by the local part: `ok` and `small` are of one class, `other` is of another; `grey`, `deny`, `nodata`,
-/// `lost` and `hang` are what they say.
+/// `lost` and `hang` are what they say;
+/// `held`'s message is held, and says itself what becomes of it, in its first line: `X: reject`, `defer`, `lost`, `early`,
+/// `hang`, `wait` or `tag`.
 pub(crate) struct Script {
     routes: HashMap<RouteDigest, Arc<Route>>,
     pub(super) refuse_connection: Option<(Reply, Reason)>,
     pub(super) tls: ListenerTls,
+    pub(super) greet_delay: Duration,
+    pub(super) hidden: Vec<Keyword>,
     /// Every question about a connection fails.
     pub(super) unavailable: bool,
     pub(super) connections_asked: AtomicU32,
     pub(super) questions: Mutex<Vec<RecipientsQuestion>>,
+    /// Messages that were asked about, and heard to their end.
+    pub(super) messages: Mutex<Vec<(MessageQuestion, Vec<u8>)>>,
+    /// Lets those go on that say `wait`.
+    pub(super) go_on: Arc<Notify>,
     deliveries: mpsc::UnboundedSender<Delivery>,
 }
 
@@ -57,9 +66,13 @@ impl Script {
             routes: routes.collect(),
             refuse_connection: None,
             tls: ListenerTls::Offer,
+            greet_delay: Duration::ZERO,
+            hidden: Vec::new(),
             unavailable: false,
             connections_asked: AtomicU32::new(0),
             questions: Mutex::default(),
+            messages: Mutex::default(),
+            go_on: Arc::default(),
             deliveries,
         };
         (script, reported)
@@ -104,6 +117,7 @@ impl Script {
             size_limit,
             deliver_to: None,
             refuse_data: (&*recipient.local == "nodata").then(|| Reply::new(450, (4, 2, 0), "Not yet")),
+            hold_message: &*recipient.local == "held",
         }
     }
 }
@@ -137,6 +151,8 @@ impl Verdicts for Script {
         let answer = ConnectionAnswer {
             refuse: self.refuse_connection.clone(),
             tls: self.tls,
+            greet_delay: self.greet_delay,
+            hidden: self.hidden.clone(),
             revision: Revision("r1".into()),
             ask_connections: false,
         };
@@ -166,6 +182,14 @@ impl Verdicts for Script {
             drop(current_child("answering"));
             Ok(answer)
         })
+    }
+
+    fn check_message(
+        &self,
+        question: MessageQuestion,
+        body: Box<dyn MessageBody>,
+    ) -> BoxFuture<'_, Result<MessageAnswer, Unavailable>> {
+        Box::pin(held::answer(self, question, body))
     }
 
     fn report_delivery(&self, delivery: Delivery) -> BoxFuture<'_, ()> {
@@ -415,6 +439,11 @@ impl FakeUpstream {
 
     pub(super) async fn next(&mut self) -> Heard {
         soon(self.heard.recv()).await.unwrap()
+    }
+
+    /// What has been heard already.
+    pub(super) fn try_next(&mut self) -> Result<Heard, mpsc::error::TryRecvError> {
+        self.heard.try_recv()
     }
 
     /// Skips to what begins like this.

@@ -55,15 +55,26 @@ impl Asked {
 
     pub(super) fn record(&self, said: &Said) -> RecipientRecord {
         let verdict = self.verdict.as_ref();
+        // The upstream took it; why it was let through is the verdict's to say.
+        let let_through = verdict.filter(|_| said.action == Action::Accept);
         RecipientRecord {
             to: self.to.clone(),
             domain: verdict.and_then(|verdict| verdict.domain.clone()),
             action: said.action,
             code: said.reply.code,
             enhanced: said.reply.enhanced,
-            reason: said.reason,
+            reason: let_through.map_or(said.reason, |verdict| verdict.reason),
             greylist: verdict.and_then(|verdict| verdict.greylist),
             score: verdict.map_or(0.0, |verdict| verdict.score),
+        }
+    }
+
+    /// What a transaction is bound to that begins with this recipient.
+    pub(super) fn binding(&self, one_recipient: bool) -> Binding {
+        Binding {
+            class: self.class().unwrap_or(ClassDigest([0; 16])),
+            size_limit: self.verdict.as_ref().map_or(0, |verdict| verdict.size_limit),
+            one_recipient,
         }
     }
 
@@ -92,11 +103,7 @@ pub(super) fn next_group(
         if recipient.said.is_some() {
             continue;
         }
-        let binding = leading.get_or_insert_with(|| Binding {
-            class: recipient.class().unwrap_or(ClassDigest([0; 16])),
-            size_limit: recipient.verdict.as_ref().map_or(0, |verdict| verdict.size_limit),
-            one_recipient: false,
-        });
+        let binding = leading.get_or_insert_with(|| recipient.binding(false));
         if binding.one_recipient {
             recipient.said = Some(Said::one_recipient_only());
         } else if recipient.fits(binding, declared_size) {
@@ -129,6 +136,7 @@ mod tests {
             size_limit,
             deliver_to: None,
             refuse_data: None,
+            hold_message: false,
         }
     }
 
@@ -202,6 +210,16 @@ mod tests {
             assert_eq!((said.reply.code, said.reason), (code, reason));
         }
         assert!(Asked::judged(to(), verdict(1, 9), Some(9)).said.is_none());
+    }
+
+    #[test]
+    fn the_log_says_why_a_recipient_was_let_through() {
+        let verdict = RecipientVerdict { reason: Reason::SenderAllowed, ..verdict(1, 9) };
+        let asked = Asked::judged(Mailbox::new("a", "example.org"), verdict, None);
+        let taken = Said::new(Reply::new(250, (2, 1, 5), ""), Reason::Accepted);
+        let refused = Said::new(Reply::new(550, (5, 1, 1), ""), Reason::UpstreamRejected);
+        assert_eq!(asked.record(&taken).reason, Reason::SenderAllowed);
+        assert_eq!(asked.record(&refused).reason, Reason::UpstreamRejected);
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::time::Instant;
 use torwart_core::{DeliveryResult, Mailbox, Route};
 
 use super::asked::{Asked, Binding};
+use super::held::Means;
 use crate::reply::Said;
-use crate::upstream::{MailFacts, Relay, RelayReply, UpstreamRefusal, Upstreams};
+use crate::upstream::{Kept, MailFacts, Relay, RelayReply, UpstreamRefusal, Upstreams};
 
 #[derive(Debug)]
 pub(super) struct Bound {
@@ -20,11 +21,16 @@ pub(super) struct Bound {
     pub(super) paths: Vec<String>,
     /// The highest of the accepted recipients' scores.
     pub(super) score: f32,
+    /// One of the accepted recipients' messages is held.
+    pub(super) hold: bool,
+    pub(super) means: Means,
 }
 
 #[derive(Debug)]
 pub(super) enum RelayState {
     Open(Relay),
+    /// The message is held; a task keeps the upstream.
+    Kept(Kept),
     /// Given up for others while the client was silent; to be begun again when it goes on.
     Yielded,
     /// The upstream, or the message, failed.
@@ -65,7 +71,7 @@ impl Bound {
         let relay = match &mut self.relay {
             RelayState::Open(relay) => relay,
             RelayState::Lost(loss) => return Err(loss.clone()),
-            RelayState::Yielded | RelayState::Finishing | RelayState::Delivered => {
+            RelayState::Kept(_) | RelayState::Yielded | RelayState::Finishing | RelayState::Delivered => {
                 return Err(Said::no_route().into());
             }
         };
@@ -109,11 +115,13 @@ impl Bound {
 
     /// Lets the upstream go without a dot; the first reason stays.
     pub(super) fn lose(&mut self, loss: impl Into<Loss>) {
-        if !matches!(self.relay, RelayState::Open(_) | RelayState::Yielded) {
+        if !matches!(self.relay, RelayState::Open(_) | RelayState::Kept(_) | RelayState::Yielded) {
             return;
         }
-        if let RelayState::Open(relay) = std::mem::replace(&mut self.relay, RelayState::Lost(loss.into())) {
-            relay.abandon();
+        match std::mem::replace(&mut self.relay, RelayState::Lost(loss.into())) {
+            RelayState::Open(relay) => relay.abandon(),
+            RelayState::Kept(kept) => kept.abandon(),
+            RelayState::Yielded | RelayState::Lost(_) | RelayState::Finishing | RelayState::Delivered => {}
         }
     }
 }

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use torwart_core::{Action, Reason};
 use torwart_proto::trace::child;
-use torwart_smtp::Violation;
+use torwart_smtp::{HeaderEditor, Removals, Violation};
 use tracing::{Instrument, Span};
 
 use super::bound::RelayState;
+use super::held::fields_on_top;
 use super::{RECIPIENTS, Transaction};
 use crate::metrics::MessageOutcome;
 use crate::received::Trace;
@@ -16,20 +17,24 @@ use crate::trace;
 use crate::upstream::{Final, UpstreamRefusal};
 
 /// From DATA to its reply (RFC 5321 section 4.5.3.2.4).
-const DATA: Duration = Duration::from_secs(120);
+pub(super) const DATA: Duration = Duration::from_secs(120);
 /// From the client's dot to our reply. Clients wait 10 min (RFC 5321 section 4.5.3.2.6).
-const DOT: Duration = Duration::from_secs(8 * 60);
+pub(super) const DOT: Duration = Duration::from_secs(8 * 60);
 /// So many bytes of a message are progress. A client that brings less in [`crate::upstream::UpstreamSettings::patience`]
 /// is as good as silent: at 800 bytes a second it would hold a connection for hours.
 const PROGRESS: usize = 4096;
+/// Fields that only a gateway of this kind writes: whoever else does forges them.
+const OURS: &str = "X-Torwart-*";
 
 // === impl Transaction ===
 
 impl Transaction {
-    /// Brings DATA to the upstream and our header fields on top of the message. After `Ok` the client may hear 354.
+    /// Brings DATA to the upstream and our header fields on top of the message; or sees to it that the message can be held.
+    /// After `Ok` the client may hear 354.
     pub(crate) async fn start_data(&mut self, hostname: &str, esmtp: bool) -> Result<(), Said> {
         let refuse_data = self.refuse_data.clone();
-        let header = self.header(hostname, esmtp);
+        let received = self.received(hostname, esmtp);
+        let removals = Removals::default().field(OURS).authserv_id(hostname);
         let Some(bound) = &mut self.bound else { return Err(Said::no_route()) };
         if let Some(reply) = refuse_data {
             bound.lose(Said::new(reply, Reason::Greylisted));
@@ -38,6 +43,14 @@ impl Transaction {
             return Err(loss.said.clone());
         }
         self.message = child(&self.span, trace::MESSAGE);
+        if bound.hold {
+            self.start_holding(received, removals)?;
+            self.has_message = true;
+            self.hear();
+            return Ok(());
+        }
+        let header = received + &fields_on_top(self.id, &[]);
+        self.editor = HeaderEditor::new(removals);
         bound
             .begin_again(&self.mail, Instant::now() + RECIPIENTS, &mut self.upstream)
             .instrument(self.message.clone())
@@ -48,7 +61,7 @@ impl Transaction {
                 trace::refused(&self.message, &loss.said);
                 return Err(loss.said.clone());
             }
-            RelayState::Yielded | RelayState::Finishing | RelayState::Delivered => {
+            RelayState::Kept(_) | RelayState::Yielded | RelayState::Finishing | RelayState::Delivered => {
                 return Err(Said::no_route());
             }
         };
@@ -82,7 +95,7 @@ impl Transaction {
         trace::ended(&std::mem::replace(&mut self.message, Span::none()));
     }
 
-    fn header(&self, hostname: &str, esmtp: bool) -> String {
+    fn received(&self, hostname: &str, esmtp: bool) -> String {
         let only_recipient = match self.bound.as_ref().map(|bound| bound.accepted.as_slice()) {
             Some([only]) => Some(only),
             _ => None,
@@ -93,11 +106,12 @@ impl Transaction {
             hostname,
             esmtp,
             tls: self.peer.tls.is_some(),
+            smtputf8: self.envelope.smtputf8,
             id: self.id,
             only_recipient,
             time: SystemTime::now(),
         };
-        trace.header_fields()
+        trace.received()
     }
 
     /// Passes decoded bytes of the message on, waiting as long as the upstream does not take them. When the message
@@ -106,13 +120,25 @@ impl Transaction {
         self.size = self.size.saturating_add(decoded.len() as u64);
         self.message_id.receive(decoded);
         let Some(bound) = &mut self.bound else { return };
-        let RelayState::Open(relay) = &mut bound.relay else { return };
+        if matches!(bound.relay, RelayState::Lost(_)) {
+            return;
+        }
         if self.size > bound.binding.size_limit {
             let limit = bound.binding.size_limit;
-            return bound.lose(Said::too_large(limit));
+            return self.drop_held(Said::too_large(limit));
         }
-        if let Err(refusal) = relay.body(decoded, self.dot_deadline).await {
-            self.lose_upstream(refusal);
+        if self.held.is_some() {
+            self.hold(decoded).await;
+        } else if let RelayState::Open(relay) = &mut bound.relay {
+            let mut kept = Vec::new();
+            let rest = self.editor.edit(decoded, &mut kept);
+            let sent = match relay.body(&kept, self.dot_deadline).await {
+                Ok(()) => relay.body(rest, self.dot_deadline).await,
+                Err(refusal) => Err(refusal),
+            };
+            if let Err(refusal) = sent {
+                self.lose_upstream(refusal);
+            }
         }
         self.since_heard = self.since_heard.saturating_add(decoded.len());
         if self.since_heard >= PROGRESS {
@@ -150,10 +176,20 @@ impl Transaction {
         }
     }
 
-    /// The message must not reach the upstream. Its connection is closed without a dot.
+    /// The message must not reach the upstream. Its connection is closed without a dot, or reset before DATA.
     pub(crate) fn spoil(&mut self, violation: Violation) {
-        if let Some(bound) = &mut self.bound {
-            bound.lose(Said::violation(violation));
+        self.drop_held(Said::violation(violation));
+    }
+
+    /// What was held back of a header without an end.
+    async fn end_editing(&mut self) {
+        let mut kept = Vec::new();
+        self.editor.finish(&mut kept);
+        if let Some(RelayState::Open(relay)) = self.bound.as_mut().map(|bound| &mut bound.relay)
+            && !kept.is_empty()
+            && let Err(refusal) = relay.body(&kept, self.dot_deadline).await
+        {
+            self.lose_upstream(refusal);
         }
     }
 
@@ -168,10 +204,16 @@ impl Transaction {
         if let Err(violation) = result {
             self.spoil(violation);
         }
-        let Some(bound) = &mut self.bound else { return outcome_of(Said::no_route()) };
-        if size > bound.binding.size_limit && matches!(bound.relay, RelayState::Open(_)) {
-            bound.lose(Said::too_large(bound.binding.size_limit));
+        if let Some(limit) = self.bound.as_ref().map(|bound| bound.binding.size_limit)
+            && size > limit
+        {
+            self.drop_held(Said::too_large(limit));
         }
+        match self.held.take() {
+            Some(held) => self.release(held, size).await,
+            None => self.end_editing().await,
+        }
+        let Some(bound) = &mut self.bound else { return outcome_of(Said::no_route()) };
         let relay = match std::mem::replace(&mut bound.relay, RelayState::Finishing) {
             RelayState::Open(relay) => relay,
             RelayState::Lost(loss) => {
@@ -179,7 +221,10 @@ impl Transaction {
                 trace::heard(&self.message, &loss.said);
                 return outcome_of(loss.said);
             }
-            other @ (RelayState::Yielded | RelayState::Finishing | RelayState::Delivered) => {
+            other @ (RelayState::Kept(_)
+            | RelayState::Yielded
+            | RelayState::Finishing
+            | RelayState::Delivered) => {
                 bound.relay = other;
                 return outcome_of(Said::no_route());
             }

@@ -98,7 +98,7 @@ impl Transaction {
 
 fn result_of(relay: &RelayState) -> Option<DeliveryResult> {
     match relay {
-        RelayState::Open(_) | RelayState::Yielded => None,
+        RelayState::Open(_) | RelayState::Kept(_) | RelayState::Yielded => None,
         RelayState::Lost(Loss { said: _, result }) => *result,
         RelayState::Finishing => Some(DeliveryResult::Unknown),
         RelayState::Delivered => Some(DeliveryResult::Delivered),

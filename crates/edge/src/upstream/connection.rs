@@ -18,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
-use torwart_smtp::{Client, ClientConfig as SmtpConfig, ClientEvent, Reply, Stage, StartTlsMode};
+use torwart_core::Protocol;
+use torwart_smtp::{Client, ClientConfig as SmtpConfig, ClientEvent, Dialect, Reply, Stage, StartTlsMode};
 
 use super::pool::PoolKey;
 use super::setback::Fault;
@@ -78,7 +79,11 @@ const TEXT_MAX: usize = 300;
 impl Connection {
     /// The protocol starts with the upstream's banner.
     pub(super) fn new(stream: Stream, key: PoolKey, start_tls: StartTlsMode) -> Self {
-        let config = SmtpConfig { hostname: key.hello.clone(), start_tls };
+        let dialect = match key.protocol {
+            Protocol::Smtp => Dialect::Smtp,
+            Protocol::Lmtp => Dialect::Lmtp,
+        };
+        let config = SmtpConfig { hostname: key.hello.clone(), dialect, start_tls };
         let client = match &stream {
             Stream::Plain(_) => Client::new(config),
             Stream::Tls(_) => Client::with_implicit_tls(config),
@@ -244,6 +249,11 @@ impl Connection {
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         self.is_in_step() && self.poll_receive(&mut cx).is_pending()
+    }
+
+    /// Waits until the upstream speaks or closes although nothing was asked.
+    pub(super) async fn disturbed(&mut self) {
+        poll_fn(|cx| if self.is_in_step() { self.poll_receive(cx) } else { Poll::Ready(()) }).await;
     }
 
     /// Every command has been written and answered, and nothing more was said.

@@ -5,20 +5,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
-use torwart_core::{DeliveryResult, Host, Reason, Reply, TlsMode, Upstream};
+use torwart_core::{ClientIdentity, DeliveryResult, Host, Reason, Reply, TlsMode, Upstream};
 use torwart_proto::trace::{attribute, current_child, fail};
-use torwart_smtp::StartTlsMode;
+use torwart_smtp::{Stage, StartTlsMode};
 
-use super::UpstreamSettings;
 use super::connection::{Connection, Heard, handshake};
+use super::identity::{introduce, proxy_header};
 use super::metrics::{FailureKind, UpstreamMetrics};
 use super::pool::{Gate, PoolKey};
 use super::reply_table::{Judgement, judge};
 use super::setback::{Fault, Setback};
 use super::stream::Stream;
 use super::tls::{TlsConfigs, TlsSetupError, server_name};
+use super::{ClientFacts, UpstreamSettings};
 use crate::resolve::{Remember, Resolve, SystemResolver};
 use crate::trace;
 
@@ -35,6 +37,7 @@ pub(super) struct Dialer {
 struct Attempt<'a> {
     gate: &'a Gate,
     key: &'a PoolKey,
+    client: &'a ClientFacts,
     host: &'a Host,
     address: SocketAddr,
     deadline: Instant,
@@ -60,15 +63,19 @@ impl Dialer {
         &self,
         gate: &Gate,
         key: &PoolKey,
+        client: &ClientFacts,
         upstream: &Upstream,
         deadline: Instant,
     ) -> Result<Box<Connection>, Setback> {
         let span = current_child(trace::CONNECT);
-        let dialed = self.dial_all(gate, key, upstream, deadline).await;
+        let dialed = self.dial_all(gate, key, client, upstream, deadline).await;
         if let Err(setback) = &dialed {
             attribute(&span, trace::FAILURE, setback.failure.map_or("refused", FailureKind::as_str));
             fail(&span, "not connected");
-            if setback.failure != Some(FailureKind::Tls) {
+            // Whoever was told of the client may have spoken of the client.
+            let of_the_client =
+                key.identity != ClientIdentity::None && setback.reason != Reason::UpstreamUnreachable;
+            if setback.failure != Some(FailureKind::Tls) && !of_the_client {
                 gate.not_opened(Instant::now() + self.settings.ejection);
             }
         }
@@ -79,6 +86,7 @@ impl Dialer {
         &self,
         gate: &Gate,
         key: &PoolKey,
+        client: &ClientFacts,
         upstream: &Upstream,
         deadline: Instant,
     ) -> Result<Box<Connection>, Setback> {
@@ -86,7 +94,7 @@ impl Dialer {
         gate.order(&mut addresses, Instant::now());
         let mut last = Setback::unreachable(FailureKind::Dns, format!("{} has no address", upstream.host));
         for address in addresses {
-            let attempt = Attempt { gate, key, host: &upstream.host, address, deadline };
+            let attempt = Attempt { gate, key, client, host: &upstream.host, address, deadline };
             match self.open(&attempt).await {
                 Ok(connection) => return Ok(connection),
                 Err(setback) => {
@@ -149,7 +157,7 @@ impl Dialer {
         attempt: &Attempt<'_>,
         start_tls: StartTlsMode,
     ) -> Result<Box<Connection>, Setback> {
-        let tcp = match self.connect(attempt).await {
+        let mut tcp = match self.connect(attempt).await {
             Ok(tcp) => tcp,
             Err(detail) => {
                 attempt.gate.failed(attempt.address, Instant::now() + self.settings.ejection);
@@ -157,6 +165,13 @@ impl Dialer {
             }
         };
         let until = attempt.deadline.min(Instant::now() + self.settings.greeting);
+        if let Some(header) = proxy_header(attempt.key.identity, attempt.client, attempt.address) {
+            let written = timeout_at(until.into(), tcp.write_all(&header)).await;
+            written
+                .map_err(|_| Fault::Timeout)
+                .and_then(|written| written.map_err(Fault::from))
+                .map_err(|fault| fault.on_opening())?;
+        }
         let stream = if attempt.key.tls.implicit && attempt.key.tls.mode != TlsMode::Disabled {
             let (config, name) = self.tls_for(attempt).map_err(|error| Fault::from(error).on_opening())?;
             handshake(tcp, config, name, until).await.map_err(|fault| fault.on_opening())?
@@ -184,25 +199,33 @@ impl Dialer {
         Ok(tcp)
     }
 
-    /// Banner, EHLO, STARTTLS and EHLO again.
+    /// Banner, EHLO, STARTTLS and EHLO again; then who the client is, if that is passed on, and EHLO once more.
     async fn greet(
         &self,
         attempt: &Attempt<'_>,
         connection: &mut Connection,
         until: Instant,
     ) -> Result<(), Setback> {
+        let identity = attempt.key.identity;
+        let mut introduced = matches!(identity, ClientIdentity::None | ClientIdentity::ProxyV2);
         loop {
             connection.flush(until).await.map_err(|fault| fault.on_opening())?;
             match connection.hear(until).await.map_err(|fault| fault.on_opening())? {
-                Heard::Ready => return Ok(()),
+                Heard::Ready if introduced => return Ok(()),
+                Heard::Ready => {
+                    introduce(connection.client(), identity, attempt.client)
+                        .map_err(Setback::client_identity)?;
+                    introduced = true;
+                }
                 Heard::StartTls => {
                     let (config, name) =
                         self.tls_for(attempt).map_err(|error| Fault::from(error).on_opening())?;
                     connection.encrypt(config, name, until).await.map_err(|fault| fault.on_opening())?;
                 }
                 Heard::TlsNotOffered => return Err(not_offered()),
-                // Only refusals come as answers; what the greeting waits for comes as `Ready`.
+                // Only refusals come as answers, and the answer to XFORWARD; else the greeting waits for `Ready`.
                 Heard::Answer(answer) => match judge(answer.stage, answer.code, answer.enhanced) {
+                    Judgement::Go if answer.stage == Stage::Xforward => return Ok(()),
                     Judgement::Go => return Err(Fault::Protocol(answer.text).on_opening()),
                     Judgement::Refused(refused) => return Err(Setback::refused(refused, answer)),
                 },

@@ -14,6 +14,7 @@
 
 mod connection;
 mod dial;
+mod identity;
 mod metrics;
 mod order;
 mod pool;
@@ -26,14 +27,15 @@ mod stream;
 mod tls;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use torwart_core::{ClientIdentity, DeliveryResult, Host, Protocol, Reason, Reply, Route, Upstream};
+use torwart_core::{ClientIdentity, DeliveryResult, Host, Reason, Reply, Route, Upstream};
 
+pub use self::identity::ClientFacts;
 pub use self::metrics::{FailureKind, UpstreamMetrics};
-pub use self::relay::{Final, Relay};
+pub(crate) use self::relay::RECIPIENT_ACCEPTED;
+pub use self::relay::{DataReply, Final, Kept, Relay};
 
 use self::connection::Connection;
 use self::dial::Dialer;
@@ -74,7 +76,10 @@ pub struct UpstreamSettings {
     pub data: Duration,
     /// For one block of the message to be taken (RFC 5321 section 4.5.3.2.5).
     pub block: Duration,
-    /// For the answer to RSET, after which an aborted transaction's connection is used again.
+    /// From one NOOP to the next while a message is held. Servers give up after 5 min (RFC 5321 section 4.5.3.2.7), some
+    /// earlier.
+    pub noop: Duration,
+    /// For the answer to NOOP, and to RSET, after which an aborted transaction's connection is used again.
     pub reset: Duration,
 }
 
@@ -109,8 +114,8 @@ pub struct MailFacts {
     pub size: Option<u64>,
     pub eight_bit: bool,
     pub smtputf8: bool,
-    /// Its network's share of an upstream's connections is limited while others wait.
-    pub client: IpAddr,
+    /// Its network's share of an upstream's connections is limited while others wait; and some routes pass on who it is.
+    pub client: Arc<ClientFacts>,
 }
 
 /// What is the same for every upstream that a transaction is offered to.
@@ -170,6 +175,7 @@ impl Default for UpstreamSettings {
             remember: Duration::from_secs(3600),
             data: Duration::from_secs(120),
             block: Duration::from_secs(180),
+            noop: Duration::from_secs(60),
             reset: Duration::from_secs(10),
         }
     }
@@ -194,7 +200,9 @@ impl Upstreams {
     /// for each in that order. Upstreams are tried in turn until one takes the sender; those that could not be opened
     /// lately come last. All of that ends at `deadline`.
     ///
-    /// Recipients that the upstream refuses one by one are no error: the relay stays open for others.
+    /// Recipients that the upstream refuses one by one are no error: the relay stays open for others. With LMTP there is
+    /// one final reply for each accepted recipient (RFC 2033 section 4.2), and one is waited for: `recipients` is one,
+    /// and once it is accepted no other may follow.
     pub async fn begin(
         self: &Arc<Self>,
         route: &Arc<Route>,
@@ -202,11 +210,12 @@ impl Upstreams {
         recipients: &[&str],
         deadline: Instant,
     ) -> Result<(Relay, Vec<RelayReply>), UpstreamRefusal> {
-        if let Some(unsupported) = unsupported(route) {
-            tracing::error!(route = %route.digest, unsupported, "this route cannot be served, its mail is deferred");
-            return Err(refusal(None, Setback::misconfigured(unsupported)));
-        }
-        let key = PoolKey { tls: route.tls.clone(), hello: mail.hello.clone() };
+        let key = PoolKey {
+            protocol: route.protocol,
+            tls: route.tls.clone(),
+            identity: route.client_identity,
+            hello: mail.hello.clone(),
+        };
         let offer = Offer { route, key: &key, mail, recipients, deadline };
         let mut worst: Option<UpstreamRefusal> = None;
         let order = self.rotation.order(&route.upstreams);
@@ -282,7 +291,8 @@ impl Upstreams {
         let Offer { route, key, mail, recipients, deadline } = offer;
         let now = Instant::now();
         let until = deadline.min(now + self.settings.busy);
-        let slot = gate.enter(Network::of(mail.client), until).await.ok_or_else(Setback::busy)?;
+        let slot =
+            gate.enter(Network::of(mail.client.address.ip()), until).await.ok_or_else(Setback::busy)?;
         let Some(connection) = gate.claim(key, now) else {
             return self.begin_new(gate, slot, upstream, offer).await;
         };
@@ -307,7 +317,7 @@ impl Upstreams {
     ) -> Result<(Relay, Vec<RelayReply>), Setback> {
         let Offer { route, key, mail, recipients, deadline } = offer;
         // Boxed: resolver and handshake are large, and most transactions reuse a connection.
-        let connection = Box::pin(self.dialer.dial(gate, key, upstream, deadline)).await?;
+        let connection = Box::pin(self.dialer.dial(gate, key, &mail.client, upstream, deadline)).await?;
         let mut relay = Relay::new(self.clone(), slot, connection, Trust::of(route));
         let replies = relay.begin(mail, recipients, deadline).await?;
         Ok((relay, replies))
@@ -339,10 +349,11 @@ impl Upstreams {
         refusal(Some(&gate.name), setback)
     }
 
-    /// Keeps a connection that is fit for another transaction.
+    /// Keeps a connection that is fit for another transaction: of one that was told who its client is, there is none.
     fn park(self: &Arc<Self>, slot: Slot, mut connection: Box<Connection>) {
         let idle = usize::try_from(self.metrics.idle().get()).unwrap_or(0);
-        if connection.transactions >= self.settings.transactions
+        if connection.key.identity != ClientIdentity::None
+            || connection.transactions >= self.settings.transactions
             || idle >= self.settings.max_idle
             || !connection.is_quiet()
         {
@@ -369,16 +380,6 @@ impl Upstreams {
 async fn sweep(upstreams: Weak<Upstreams>) {
     while let Some(next) = upstreams.upgrade().and_then(|upstreams| upstreams.sweep(Instant::now())) {
         tokio::time::sleep_until(next.into()).await;
-    }
-}
-
-fn unsupported(route: &Route) -> Option<&'static str> {
-    match (route.protocol, route.client_identity) {
-        (Protocol::Lmtp, _) => Some("protocol LMTP is not supported yet"),
-        (Protocol::Smtp, ClientIdentity::None) => None,
-        (Protocol::Smtp, ClientIdentity::Xclient | ClientIdentity::Xforward | ClientIdentity::ProxyV2) => {
-            Some("clientIdentity is not supported yet")
-        }
     }
 }
 

@@ -49,6 +49,9 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
+    use proptest::collection;
+    use proptest::prelude::*;
+
     use torwart_core::Host;
 
     fn mk_upstream(port: u16, priority: u32, weight: u32) -> Upstream {
@@ -82,6 +85,43 @@ mod tests {
         assert!((800..1200).contains(&share(1)), "{first:?}");
         assert!((2800..3200).contains(&share(2)), "{first:?}");
         assert_eq!(share(3), 0);
+    }
+
+    proptest! {
+        /// Over as many turns as it likes, each upstream's share of first places is its share of its priority's weight,
+        /// and no upstream is ever left out or named twice.
+        #[test]
+        fn first_places_follow_the_weights(
+            upstreams in collection::vec((0u32..3, 0u32..20), 1..8),
+        ) {
+            let upstreams: Vec<Upstream> = upstreams
+                .into_iter()
+                .zip(1..)
+                .map(|((priority, weight), port)| mk_upstream(port, priority, weight))
+                .collect();
+            let rotation = Rotation::default();
+            let turns = 2000u32;
+            let mut first: HashMap<u16, u32> = HashMap::new();
+            for _ in 0..turns {
+                let order = rotation.order(&upstreams);
+                prop_assert!(order.is_sorted_by_key(|upstream| upstream.priority));
+                let mut all = ports(&order);
+                all.sort_unstable();
+                prop_assert!(all.into_iter().eq(1..=upstreams.len() as u16));
+                for group in order.chunk_by(|a, b| a.priority == b.priority) {
+                    *first.entry(group[0].port).or_default() += 1;
+                }
+            }
+            for upstream in &upstreams {
+                let total: u32 =
+                    upstreams.iter().filter(|other| other.priority == upstream.priority).map(|other| other.weight).sum();
+                if total > 0 {
+                    let share = f64::from(first.get(&upstream.port).copied().unwrap_or(0)) / f64::from(turns);
+                    let wanted = f64::from(upstream.weight) / f64::from(total);
+                    prop_assert!((share - wanted).abs() < 0.06, "{upstreams:?}: {upstream} has {share}, not {wanted}");
+                }
+            }
+        }
     }
 
     #[test]

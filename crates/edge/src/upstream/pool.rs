@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout_at;
-use torwart_core::{Upstream, UpstreamTls};
+use torwart_core::{ClientIdentity, Protocol, Upstream, UpstreamTls};
 
 use super::connection::Connection;
 use super::metrics::UpstreamMetrics;
@@ -42,7 +42,10 @@ pub(super) struct Gate {
 /// Connections are shared by transactions that would open them alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PoolKey {
+    pub(super) protocol: Protocol,
     pub(super) tls: UpstreamTls,
+    /// With any but `None` a connection is its client's alone, and never idle.
+    pub(super) identity: ClientIdentity,
     /// What we say in EHLO.
     pub(super) hello: Arc<str>,
 }

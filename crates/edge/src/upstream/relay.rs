@@ -1,11 +1,14 @@
 //! One transaction on one connection to one upstream.
 
+mod keep;
+
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use torwart_core::{Reason, Reply};
 use torwart_smtp::{MailParameters, Stage};
 
+pub use self::keep::{DataReply, Kept};
 use super::connection::{Answer, Connection, Written};
 use super::metrics::FailureKind;
 use super::pool::Slot;
@@ -40,6 +43,8 @@ struct Transaction {
     upstreams: Arc<Upstreams>,
     trust: Trust,
     mail_answered: bool,
+    /// MAIL said SMTPUTF8: paths may go beyond ASCII (RFC 6531 section 3.4).
+    utf8: bool,
     in_data: bool,
     /// No 5xx and no 421 was heard: the connection may serve another transaction.
     fit: bool,
@@ -56,7 +61,8 @@ struct Recipients {
 /// Octets gathered before they are written: a small message goes out in one write with its dot.
 const BLOCK: usize = 64 * 1024;
 
-static RECIPIENT_ACCEPTED: LazyLock<Reply> = LazyLock::new(|| Reply::new(250, (2, 1, 5), "Recipient ok"));
+pub(crate) static RECIPIENT_ACCEPTED: LazyLock<Reply> =
+    LazyLock::new(|| Reply::new(250, (2, 1, 5), "Recipient ok"));
 
 // === impl Relay ===
 
@@ -73,6 +79,7 @@ impl Relay {
             upstreams,
             trust,
             mail_answered: false,
+            utf8: false,
             in_data: false,
             fit: true,
             broken: None,
@@ -225,18 +232,27 @@ impl Transaction {
     }
 
     fn say_mail(&mut self, mail: &MailFacts) -> Result<(), Setback> {
-        if !can_name(&mail.sender) {
+        let MailFacts { hello: _, sender, size, eight_bit, smtputf8, client: _ } = mail;
+        let utf8 = *smtputf8 || !sender.is_ascii();
+        if utf8 && !self.connection.client().capabilities().smtputf8 {
             return Err(unspeakable().into());
         }
-        let parameters = MailParameters { sender: &mail.sender, size: mail.size, eight_bit: mail.eight_bit };
+        let parameters = MailParameters { sender, size: *size, eight_bit: *eight_bit, smtputf8: utf8 };
         self.connection.client().mail(&parameters);
+        self.utf8 = utf8;
         Ok(())
     }
 
     fn say_recipients(&mut self, recipients: &[&str]) {
-        for recipient in recipients.iter().filter(|recipient| can_name(recipient)) {
-            self.connection.client().rcpt(recipient);
+        for recipient in recipients {
+            if self.can_name(recipient) {
+                self.connection.client().rcpt(recipient);
+            }
         }
+    }
+
+    fn can_name(&self, path: &str) -> bool {
+        self.utf8 || path.is_ascii()
     }
 
     async fn hear_recipients(
@@ -249,7 +265,7 @@ impl Transaction {
         let mut misdirected = None;
         let mut others = 0usize;
         for recipient in recipients {
-            if !can_name(recipient) {
+            if !self.can_name(recipient) {
                 replies.push(unspeakable());
                 others += 1;
                 continue;
@@ -419,11 +435,6 @@ impl Transaction {
 /// "Service closing transmission channel" (RFC 5321 section 3.8), possible at any time.
 const CLOSING: u16 = 421;
 
-/// A non-ASCII path needs SMTPUTF8 at MAIL (RFC 6531 section 3.4), which is not said yet.
-fn can_name(path: &str) -> bool {
-    path.is_ascii()
-}
-
 fn accepted(answer: Answer) -> RelayReply {
     RelayReply {
         accepted: true,
@@ -434,16 +445,13 @@ fn accepted(answer: Answer) -> RelayReply {
     }
 }
 
-/// RFC 6531 section 3.5 and RFC 3463 X.6.7: the address needs SMTPUTF8, and the upstream has none.
+/// RFC 6531 section 3.5 and RFC 3463 X.6.7: the mail needs SMTPUTF8 (its client said so, or an address goes beyond
+/// ASCII), and the upstream has none.
 fn unspeakable() -> RelayReply {
     RelayReply {
         accepted: false,
-        client_reply: Reply::new(
-            550,
-            (5, 6, 7),
-            "Internationalized addresses are not taken by the mail server",
-        ),
-        upstream_reply: "(not asked: the address needs SMTPUTF8)".to_owned(),
+        client_reply: Reply::new(550, (5, 6, 7), "Internationalized mail is not taken by the mail server"),
+        upstream_reply: "(not asked: this mail needs SMTPUTF8)".to_owned(),
         reason: Reason::UpstreamRejected,
         result: None,
     }

@@ -165,6 +165,11 @@ impl Setback {
         }
     }
 
+    /// The upstream would take the client for us, and judge us by its rules for the client.
+    pub(super) fn client_identity(detail: &str) -> Self {
+        Self { failure: Some(FailureKind::Refused), ..Self::misconfigured(detail) }
+    }
+
     pub(super) fn refused(refused: Refused, answer: Answer) -> Self {
         let Refused { reply, reason, try_next, failure, result } = refused;
         Self { reply, reason, upstream_reply: Some(answer.text), try_next, failure, result }

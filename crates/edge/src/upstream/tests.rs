@@ -3,6 +3,8 @@
 mod bodies;
 mod encryption;
 mod faults;
+mod identity;
+mod lmtp;
 mod refusals;
 mod reuse;
 mod script;
@@ -12,7 +14,7 @@ mod trouble;
 use std::net::SocketAddr;
 
 use prometheus::Registry;
-use torwart_core::{RouteDigest, SoftBounce, TlsMode, UpstreamTls};
+use torwart_core::{ClientIdentity, Protocol, RouteDigest, SoftBounce, TlsMode, UpstreamTls};
 
 use self::script::{Script, Server};
 use super::*;
@@ -61,7 +63,18 @@ impl World {
         body: &[u8],
         limit: Duration,
     ) -> Outcome {
-        let begun = self.upstreams.begin(route, &mk_mail(), recipients, Instant::now() + limit).await;
+        self.deliver_mail(route, &mk_mail(), recipients, body, limit).await
+    }
+
+    async fn deliver_mail(
+        &self,
+        route: &Arc<Route>,
+        mail: &MailFacts,
+        recipients: &[&str],
+        body: &[u8],
+        limit: Duration,
+    ) -> Outcome {
+        let begun = self.upstreams.begin(route, mail, recipients, Instant::now() + limit).await;
         let (mut relay, replies) = match begun {
             Ok(begun) => begun,
             Err(refusal) => return Outcome::Begin(refusal),
@@ -141,8 +154,13 @@ fn mk_mail() -> MailFacts {
         size: Some(100),
         eight_bit: true,
         smtputf8: false,
-        client: IpAddr::from([192, 0, 2, 1]),
+        client: mk_client("192.0.2.1:4321"),
     }
+}
+
+fn mk_client(address: &str) -> Arc<ClientFacts> {
+    let helo = Some("client.example".into());
+    Arc::new(ClientFacts { address: address.parse().unwrap(), helo, esmtp: true })
 }
 
 fn mk_tls(mode: TlsMode) -> UpstreamTls {

@@ -33,7 +33,13 @@ pub(super) struct Backends {
 
 struct Inner {
     balancer: Balancer,
-    clients: HashMap<Target, Client>,
+    clients: HashMap<Target, Clients>,
+}
+
+/// A channel for questions, which are small and waited for, and one for messages, which would hold them up.
+struct Clients {
+    questions: Client,
+    messages: Client,
 }
 
 /// Randomness for choices, not for secrets.
@@ -45,6 +51,8 @@ pub(super) struct Dice(AtomicU64);
 pub(super) struct Ticket<'a> {
     backends: &'a Backends,
     lease: Lease,
+    /// Set aside in the balancer: it lasts as long as the client takes to bring its message.
+    lasting: bool,
     ended: bool,
 }
 
@@ -84,17 +92,33 @@ impl Backends {
     }
 
     /// Nothing is connected before the first call.
-    fn connect(&self, target: Target) -> Client {
-        let tls = self.tls.as_ref().filter(|_| target.encrypted).cloned();
-        VerdictServiceClient::new(channel::connect(target.address, tls, &self.channel))
+    fn connect(&self, target: Target) -> Clients {
+        let tls = self.tls.as_ref().filter(|_| target.encrypted);
+        let client =
+            || VerdictServiceClient::new(channel::connect(target.address, tls.cloned(), &self.channel));
+        Clients { questions: client(), messages: client() }
     }
 
     /// `None`: all have been tried, or there is none.
     pub(super) fn take(&self, choice: Choice<'_>) -> Option<(Ticket<'_>, Client)> {
+        self.take_for(choice, false)
+    }
+
+    /// The same for a message.
+    pub(super) fn take_lasting(&self, choice: Choice<'_>) -> Option<(Ticket<'_>, Client)> {
+        self.take_for(choice, true)
+    }
+
+    fn take_for(&self, choice: Choice<'_>, lasting: bool) -> Option<(Ticket<'_>, Client)> {
         let mut inner = self.lock();
         let lease = inner.balancer.choose(choice, self.dice.roll(), Instant::now())?;
-        let ticket = Ticket { backends: self, lease, ended: false };
-        match inner.clients.get(&lease.target).cloned() {
+        if lasting {
+            inner.balancer.set_aside(lease);
+        }
+        let ticket = Ticket { backends: self, lease, lasting, ended: false };
+        let clients = inner.clients.get(&lease.target);
+        let client = clients.map(|clients| if lasting { &clients.messages } else { &clients.questions });
+        match client.cloned() {
             Some(client) => Some((ticket, client)),
             None => {
                 drop(inner); // the ticket's end takes the lock
@@ -167,6 +191,9 @@ impl Ticket<'_> {
         self.ended = true;
         let now = Instant::now();
         let mut inner = self.backends.lock();
+        if self.lasting {
+            inner.balancer.bring_back(self.lease);
+        }
         let turn = inner.balancer.ended(self.lease, end, self.backends.dice.roll(), now);
         self.backends.metrics.backends(inner.balancer.count(now));
         drop(inner);
@@ -185,7 +212,9 @@ impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         if !self.ended {
             let waited = self.lease.began.elapsed();
-            self.settle(if waited >= self.backends.slice { End::Failed } else { End::Open });
+            // how long a message takes is its client's doing
+            let is_slow = !self.lasting && waited >= self.backends.slice;
+            self.settle(if is_slow { End::Failed } else { End::Open });
         }
     }
 }

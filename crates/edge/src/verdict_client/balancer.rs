@@ -179,6 +179,21 @@ impl Balancer {
             .or_else(|| open().min_by_key(|(_, entry)| entry.away_until()).map(|(place, _)| place))
     }
 
+    /// A call that lasts as long as somebody else takes says nothing of how much there is to do, and is not waited for by
+    /// others: it is not among those under way until it ends.
+    pub(super) fn set_aside(&mut self, lease: Lease) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.number == lease.number) {
+            entry.in_flight = entry.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Undoes [`Balancer::set_aside`], right before the end.
+    pub(super) fn bring_back(&mut self, lease: Lease) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.number == lease.number) {
+            entry.in_flight += 1;
+        }
+    }
+
     /// Whether a question that has waited long enough has somewhere better to go.
     pub(super) fn has_other(&mut self, tried: &[Target], now: Instant) -> bool {
         self.settle(now);

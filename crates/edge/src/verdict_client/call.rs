@@ -1,4 +1,4 @@
-//! The four questions: how long each may take, and what an answer that is none means.
+//! The five questions: how long each may take, and what an answer that is none means.
 
 use std::error::Error;
 use std::fmt;
@@ -16,6 +16,7 @@ use super::metrics::FailureKind;
 pub(super) enum Call {
     CheckConnection,
     CheckRecipients,
+    CheckMessage,
     ReportOutcome,
     GetRoute,
 }
@@ -38,23 +39,32 @@ const LONGEST_DETAIL: usize = 200;
 // === impl Call ===
 
 impl Call {
-    pub(super) const ALL: [Self; 4] =
-        [Self::CheckConnection, Self::CheckRecipients, Self::ReportOutcome, Self::GetRoute];
+    pub(super) const ALL: [Self; 5] = [
+        Self::CheckConnection,
+        Self::CheckRecipients,
+        Self::CheckMessage,
+        Self::ReportOutcome,
+        Self::GetRoute,
+    ];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::CheckConnection => "check_connection",
             Self::CheckRecipients => "check_recipients",
+            Self::CheckMessage => "check_message",
             Self::ReportOutcome => "report_outcome",
             Self::GetRoute => "get_route",
         }
     }
 
-    /// A little less than the session waits (2 s before the banner, else 5 s), so that it hears why.
+    /// A little less than the session waits (2 s before the banner, else 5 s), so that it hears why. A message's question
+    /// lasts as long as its client takes; this is for a backend to take it up.
     pub(super) fn budget(self) -> Duration {
         match self {
             Self::CheckConnection => Duration::from_millis(1900),
-            Self::CheckRecipients | Self::ReportOutcome | Self::GetRoute => RECIPIENTS_BUDGET,
+            Self::CheckRecipients | Self::CheckMessage | Self::ReportOutcome | Self::GetRoute => {
+                RECIPIENTS_BUDGET
+            }
         }
     }
 
@@ -62,14 +72,14 @@ impl Call {
     pub(super) fn effect(self) -> Effect {
         match self {
             Self::CheckConnection | Self::GetRoute => Effect::None,
-            Self::CheckRecipients | Self::ReportOutcome => Effect::Remembered,
+            Self::CheckRecipients | Self::CheckMessage | Self::ReportOutcome => Effect::Remembered,
         }
     }
 
-    /// How often it may be asked elsewhere.
+    /// How often it may be asked elsewhere; about a message only before anything of it was sent.
     pub(super) fn retries(self) -> usize {
         match self {
-            Self::CheckConnection | Self::CheckRecipients | Self::GetRoute => 2,
+            Self::CheckConnection | Self::CheckRecipients | Self::CheckMessage | Self::GetRoute => 2,
             Self::ReportOutcome => 1,
         }
     }

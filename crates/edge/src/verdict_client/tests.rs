@@ -3,6 +3,7 @@
 mod balance;
 mod faults;
 mod harness;
+mod messages;
 mod names;
 mod once;
 mod wire;

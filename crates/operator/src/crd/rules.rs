@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value, json};
 use torwart_api::limits::{
-    MAX_AUTO_PASS_AFTER, MAX_CIDRS, MAX_DNS_LISTS, MAX_DOMAINS, MAX_EXEMPT_RECIPIENTS, MAX_HOST,
-    MAX_IP_RANGES, MAX_NAME, MAX_PATTERN, MAX_RECIPIENTS, MAX_RESPONSES, MAX_SELECTOR_TERMS,
+    MAX_AUTO_PASS_AFTER, MAX_CIDRS, MAX_DNS_LISTS, MAX_DOMAINS, MAX_EXEMPT_RECIPIENTS, MAX_HIDDEN_KEYWORDS,
+    MAX_HOST, MAX_IP_RANGES, MAX_NAME, MAX_PATTERN, MAX_RECIPIENTS, MAX_RESPONSES, MAX_SELECTOR_TERMS,
     MAX_SENDER_CLIENTS, MAX_SENDERS, MAX_TENANT_ENTRIES, MAX_TENANTS, MAX_TEXT, MAX_TRUSTED_SEALERS,
     MAX_UPSTREAMS,
 };
@@ -143,6 +143,7 @@ fn of_both() -> Vec<Rule> {
         at("ipRanges", named(MAX_IP_RANGES)),
         at("ipRanges[].name", name(MAX_NAME)),
         at("ipRanges[].cidrs", with(list(MAX_CIDRS), json!({ "minItems": 1 }))),
+        at("ipRanges[].hideKeywords", list(MAX_HIDDEN_KEYWORDS)),
         at("ipRanges[].priority", range(i32::MIN, i32::MAX)),
     ];
     for senders in ["senders.allow", "senders.deny"] {

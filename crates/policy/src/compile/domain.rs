@@ -102,6 +102,7 @@ impl DomainContext<'_> {
             ranges: lists::ranges("spec.ipRanges", &spec.ip_ranges, &mut errors),
             senders: lists::senders(spec.senders.as_ref(), &mut errors),
             recipients: lists::recipients(spec.recipients.as_ref(), &mut errors),
+            dns_lists: lists::dns_lists_check(checks.dns_lists.as_ref()),
             scoring: model_scoring(&scoring),
             message_size: message_size(&limits),
             max_recipients: limits.recipients.unwrap_or_default(),
@@ -212,13 +213,11 @@ fn model_greylisting(value: &Greylisting) -> model::Greylisting {
     }
 }
 
-/// Scores are held as f32: a tenth is as fine as anyone counts.
-#[allow(clippy::cast_possible_truncation)]
 fn model_scoring(value: &Scoring) -> model::Scoring {
     model::Scoring {
-        tag_at: value.tag_at.unwrap_or_default() as f32,
-        greylist_at: value.greylist_at.unwrap_or_default() as f32,
-        reject_at: value.reject_at.unwrap_or_default() as f32,
+        tag_at: scores::narrow(value.tag_at.unwrap_or_default()),
+        greylist_at: scores::narrow(value.greylist_at.unwrap_or_default()),
+        reject_at: scores::narrow(value.reject_at.unwrap_or_default()),
     }
 }
 

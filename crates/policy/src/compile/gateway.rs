@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use torwart_api::limits::{MAX_DNS_LISTS, MAX_NAME, MAX_RESPONSES, MAX_TEXT};
 use torwart_api::{
-    Checks, DnsListKind, Greylisting, Limits, MailGateway, MailGatewaySpec, Metadata, Probe, Scoring,
+    Checks, DnsListKind, Duration, EarlyTalkerCheck, Greylisting, Limits, MailGateway, MailGatewaySpec,
+    Metadata, Probe, Scoring,
 };
 use torwart_core::Mailbox;
 
 use super::tenancy::Tenants;
 use super::{Errors, FieldError, defaults, domain, lists, merge, scores};
+use crate::dns_lists::ListAnswers;
 use crate::domains::ascii_name;
 use crate::model;
 use crate::patterns::unquote;
@@ -84,8 +86,10 @@ pub(crate) fn read(manifest: Arc<MailGateway>) -> (CompiledGateway, Vec<FieldErr
         postmaster,
         enforcement: lists::enforcement(spec.enforcement),
         removal_grace: grace.get(),
+        greet_delay: greet_delay(&checks),
         ranges,
         senders,
+        dns_lists: lists::dns_lists(&spec.dns_lists),
     };
     let compiled = CompiledGateway {
         manifest: manifest.clone(),
@@ -101,6 +105,14 @@ pub(crate) fn read(manifest: Arc<MailGateway>) -> (CompiledGateway, Vec<FieldErr
         stand_in: false,
     };
     (compiled, errors.into_inner())
+}
+
+/// Before the banner only the gateway's own word holds: the mail domain is not known yet.
+fn greet_delay(checks: &Checks) -> std::time::Duration {
+    let delay = |check: &EarlyTalkerCheck| {
+        check.greet_delay.filter(|_| check.enabled.unwrap_or(true)).map(Duration::get)
+    };
+    checks.early_talker.as_ref().and_then(delay).unwrap_or_default()
 }
 
 fn read_hostname(text: &str, errors: &mut Errors) -> String {
@@ -237,24 +249,8 @@ fn check_response(at: &str, codes: &[String], bits: Option<u32>, score: f64, err
         _ => {}
     }
     for (index, code) in codes.iter().enumerate() {
-        if let Err(message) = read_codes(code) {
+        if let Err(message) = ListAnswers::read_codes(code) {
             errors.add(format!("{at}.codes[{index}]"), message);
         }
     }
-}
-
-/// RFC 5782 section 2.3: answers are in 127.0.0.0/8.
-fn read_codes(text: &str) -> Result<(), String> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let parse = |text: &str| text.trim().parse::<std::net::Ipv4Addr>().ok();
-    let (Some(first), Some(last)) = (parse(first), parse(last)) else {
-        return Err(format!("is {text:?}; write 127.0.0.2, or 127.0.0.2-127.0.0.9"));
-    };
-    if first.octets()[0] != 127 || last.octets()[0] != 127 {
-        return Err(format!("is {text:?}; a list answers within 127.0.0.0/8"));
-    }
-    if first > last {
-        return Err(format!("is {text:?}; the first address must not be above the last"));
-    }
-    Ok(())
 }

@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 
 use torwart_api::limits::{
-    MAX_CIDRS, MAX_IP_RANGES, MAX_NAME, MAX_PATTERN, MAX_RECIPIENTS, MAX_SENDER_CLIENTS, MAX_SENDERS,
-    MAX_TEXT,
+    MAX_CIDRS, MAX_HIDDEN_KEYWORDS, MAX_IP_RANGES, MAX_NAME, MAX_PATTERN, MAX_RECIPIENTS, MAX_SENDER_CLIENTS,
+    MAX_SENDERS, MAX_TEXT,
 };
 use torwart_api::{
-    Enforcement, GreylistMode, IpRange, Metadata, RangeTls, Recipients, SenderEntry, SenderLists,
+    DnsList, DnsListKind, DnsListsCheck, EhloKeyword, Enforcement, GreylistMode, IpRange, Metadata, Probe,
+    RangeTls, Recipients, SenderEntry, SenderLists,
 };
-use torwart_core::ListenerTls;
+use torwart_core::{Keyword, ListenerTls};
 
-use super::Errors;
+use super::{Errors, scores};
+use crate::dns_lists::{self, ListAnswers, ListKind, ListProbe, ListResponse};
+use crate::domains::ascii_name;
 use crate::model;
 use crate::patterns::AddressPattern;
 use crate::ranges::{RangeTable, canonical_net};
@@ -27,6 +30,11 @@ pub(crate) fn ranges(path: &str, ranges: &[IpRange], errors: &mut Errors) -> Ran
     for (index, range) in ranges.iter().enumerate() {
         errors.check_text(&format!("{path}[{index}].name"), &range.name, MAX_NAME);
         errors.check_length(&format!("{path}[{index}].cidrs"), &range.cidrs, MAX_CIDRS);
+        errors.check_length(
+            &format!("{path}[{index}].hideKeywords"),
+            &range.hide_keywords,
+            MAX_HIDDEN_KEYWORDS,
+        );
         if range.cidrs.is_empty() {
             errors
                 .add(format!("{path}[{index}].cidrs"), "is empty, so the range holds nobody; name a network");
@@ -59,6 +67,12 @@ pub(crate) fn ranges(path: &str, ranges: &[IpRange], errors: &mut Errors) -> Ran
                 RangeTls::Hide => ListenerTls::Hide,
                 RangeTls::Require => ListenerTls::Require,
             }),
+            hidden: range.hide_keywords.iter().copied().map(keyword).collect(),
+            dns_lists: range
+                .checks
+                .as_ref()
+                .and_then(|checks| checks.dns_lists.as_ref())
+                .map(|switch| switch.enabled),
             greylisting: range
                 .greylisting
                 .as_ref()
@@ -70,11 +84,67 @@ pub(crate) fn ranges(path: &str, ranges: &[IpRange], errors: &mut Errors) -> Ran
     RangeTable::new(read)
 }
 
+fn keyword(keyword: EhloKeyword) -> Keyword {
+    match keyword {
+        EhloKeyword::Pipelining => Keyword::Pipelining,
+        EhloKeyword::Size => Keyword::Size,
+        EhloKeyword::EightBitMime => Keyword::EightBitMime,
+        EhloKeyword::EnhancedStatusCodes => Keyword::EnhancedStatusCodes,
+        EhloKeyword::SmtpUtf8 => Keyword::SmtpUtf8,
+        EhloKeyword::Chunking => Keyword::Chunking,
+    }
+}
+
 pub(crate) fn greylist_mode(mode: GreylistMode) -> model::GreylistMode {
     match mode {
         GreylistMode::Suspicious => model::GreylistMode::Suspicious,
         GreylistMode::Always => model::GreylistMode::Always,
         GreylistMode::Off => model::GreylistMode::Off,
+    }
+}
+
+/// Lists that are written well; what is wrong with the others was said.
+pub(crate) fn dns_lists(lists: &[DnsList]) -> Vec<dns_lists::DnsList> {
+    lists.iter().filter_map(dns_list).collect()
+}
+
+fn dns_list(list: &DnsList) -> Option<dns_lists::DnsList> {
+    let responses = list.responses.iter().map(|response| {
+        let answers = match response.bits {
+            Some(bits) => ListAnswers::Bits(u8::try_from(bits).ok()?),
+            None => {
+                let codes = response.codes.iter().map(|code| ListAnswers::read_codes(code).ok());
+                ListAnswers::Codes(codes.collect::<Option<_>>()?)
+            }
+        };
+        Some(ListResponse { answers, score: scores::narrow(response.score) })
+    });
+    let probe = match &list.probe {
+        Some(Probe { listed, not_listed }) => {
+            ListProbe { listed: listed.parse().ok()?, not_listed: not_listed.parse().ok()? }
+        }
+        None => ListProbe::default(),
+    };
+    Some(dns_lists::DnsList {
+        name: list.name.as_str().into(),
+        zone: ascii_name(&list.zone).ok()?.into(),
+        kind: match list.kind.unwrap_or(DnsListKind::Block) {
+            DnsListKind::Block => ListKind::Block,
+            DnsListKind::Allow => ListKind::Allow,
+        },
+        key_file: list.key_file.as_deref().map(Into::into),
+        responses: responses.collect::<Option<_>>()?,
+        probe,
+    })
+}
+
+/// With every default filled in.
+pub(crate) fn dns_lists_check(check: Option<&DnsListsCheck>) -> model::DnsListsCheck {
+    let check = check.cloned().unwrap_or_default();
+    model::DnsListsCheck {
+        enabled: check.enabled.unwrap_or(true),
+        enforcement: enforcement(check.enforcement),
+        only: check.only.unwrap_or_default().iter().map(|name| name.as_str().into()).collect(),
     }
 }
 

@@ -16,35 +16,41 @@ struct NotYet {
 }
 
 const NOTHING: &str = "accepted, does nothing yet";
+const BEFORE_THE_BANNER: &str = "does nothing in a MailDomain: the banner comes before it is known";
 const OFF: &[&str] = &[r#"{"enabled":false}"#, "{}"];
 const UNLIMITED: &[&str] = &[r#""""#];
 
 /// The one table. A row goes when its part comes.
-const GATEWAY: [NotYet; 3] = [
-    NotYet { path: "dnsLists", unless: &[], message: NOTHING },
+const GATEWAY: [NotYet; 10] = [
     NotYet { path: "uriLists", unless: &[], message: NOTHING },
-    NotYet { path: "ipRanges[].checks", unless: &["{}"], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.uriLists", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.spf", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.reverseDNS", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.helo", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.senderDomain", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.dkim", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.dmarc", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.arc", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.earlyTalker", unless: &[], message: NOTHING },
 ];
 
-const DOMAIN: [NotYet; 5] = [
-    NotYet { path: "ipRanges[].checks", unless: &["{}"], message: NOTHING },
-    NotYet {
-        path: "route.protocol",
-        unless: &[r#""SMTP""#],
-        message: "accepted, does nothing yet: this mail is answered with 451",
-    },
-    NotYet { path: "route.clientIdentity", unless: &[r#""None""#], message: NOTHING },
-    NotYet { path: "route.tls.caRef", unless: &[r#"{"name":""}"#], message: NOTHING },
-    NotYet {
-        path: "ipRanges[].tls",
-        unless: &[],
-        message: "does nothing in a MailDomain: the banner comes before it is known",
-    },
+const DOMAIN: [NotYet; 12] = [
+    NotYet { path: "ipRanges[].checks.uriLists", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.spf", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.reverseDNS", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.helo", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.senderDomain", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.dkim", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.dmarc", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.arc", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].checks.earlyTalker", unless: &[], message: NOTHING },
+    NotYet { path: "ipRanges[].tls", unless: &[], message: BEFORE_THE_BANNER },
+    NotYet { path: "ipRanges[].hideKeywords", unless: &["[]"], message: BEFORE_THE_BANNER },
+    NotYet { path: "checks.earlyTalker.greetDelay", unless: &[r#""0s""#], message: BEFORE_THE_BANNER },
 ];
 
 /// Below a MailDomain's `spec` and below `spec.defaults` of a MailGateway.
-const INHERITED: [NotYet; 14] = [
-    NotYet { path: "checks.dnsLists", unless: OFF, message: NOTHING },
+const INHERITED: [NotYet; 13] = [
     NotYet { path: "checks.uriLists", unless: OFF, message: NOTHING },
     NotYet { path: "checks.spf", unless: OFF, message: NOTHING },
     NotYet { path: "checks.reverseDNS", unless: OFF, message: NOTHING },
@@ -53,7 +59,7 @@ const INHERITED: [NotYet; 14] = [
     NotYet { path: "checks.dkim", unless: OFF, message: NOTHING },
     NotYet { path: "checks.dmarc", unless: OFF, message: NOTHING },
     NotYet { path: "checks.arc", unless: OFF, message: NOTHING },
-    NotYet { path: "checks.earlyTalker", unless: OFF, message: NOTHING },
+    NotYet { path: "checks.earlyTalker.score", unless: &["0.0"], message: NOTHING },
     NotYet { path: "limits.ratePerNetwork", unless: UNLIMITED, message: NOTHING },
     NotYet { path: "limits.ratePerIdentity", unless: UNLIMITED, message: NOTHING },
     NotYet { path: "limits.unknownRecipients", unless: UNLIMITED, message: NOTHING },
@@ -78,10 +84,9 @@ pub(crate) fn gateway(spec: &MailGatewaySpec) -> Vec<FieldError> {
 /// Warnings about what a MailDomain's `spec` asks for.
 pub(crate) fn domain(spec: &MailDomainSpec) -> Vec<FieldError> {
     // Only these parts have rows, and the lists beside them may be long.
-    let MailDomainSpec { route, ip_ranges, greylisting, checks, limits, .. } = spec;
+    let MailDomainSpec { ip_ranges, greylisting, checks, limits, .. } = spec;
     let spec = json!({
-        "route": to_value(route),
-        "ipRanges": ip_ranges.iter().map(|range| json!({ "checks": range.checks, "tls": range.tls })).collect::<Vec<_>>(),
+        "ipRanges": ip_ranges.iter().map(|range| json!({ "checks": range.checks, "tls": range.tls, "hideKeywords": range.hide_keywords })).collect::<Vec<_>>(),
         "greylisting": greylisting.as_ref().map(|greylisting| json!({ "identity": greylisting.identity })),
         "checks": checks,
         "limits": limits,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use torwart_api::limits::{MAX_AUTHORITY, MAX_UPSTREAMS};
+use torwart_api::yaml::CA_LABEL;
 use torwart_api::{ClientIdentity, Protocol, ServiceRef, SoftBounce, TlsMode};
 use torwart_core as core;
 
@@ -255,7 +256,7 @@ fn compile_tls(
             .ok()
     });
     let ca = tls.ca_ref.filter(|reference| !reference.name.is_empty());
-    let ca = ca.and_then(|reference| references.resolve_authority(&reference.name, errors));
+    let ca = ca.and_then(|reference| references.resolve_authority(&reference.name));
     core::UpstreamTls {
         mode: match mode {
             TlsMode::Disabled => core::TlsMode::Disabled,
@@ -319,13 +320,9 @@ impl<'r> References<'r> {
         Some(Target { host, port: found.port, address: found.address })
     }
 
-    fn resolve_authority(&mut self, name: &str, errors: &mut Errors) -> Option<Arc<str>> {
+    fn resolve_authority(&mut self, name: &str) -> Option<Arc<str>> {
         let inputs = self.context.inputs;
         let path = "spec.route.tls.caRef";
-        if matches!(inputs.tenancy, Tenancy::Administrator) {
-            errors.add(path, "needs the operator, which reads ConfigMaps; files have no caRef");
-            return None;
-        }
         let key = format!("{}/{name}", self.namespace);
         let before = self.last.and_then(|last| last.authorities.get(name));
         let present = inputs.resolutions.authorities.get(&key);
@@ -344,7 +341,15 @@ impl<'r> References<'r> {
                 None => pem.as_str().into(),
             },
             None => {
-                let message = format!("there is no ConfigMap {key} with a ca.crt in it");
+                let message = match inputs.tenancy {
+                    Tenancy::Administrator => format!(
+                        "there is no ConfigMap {key} with the label {CA_LABEL}: \"true\" and certificates under ca.crt \
+                         in these files"
+                    ),
+                    Tenancy::Cluster { .. } | Tenancy::Published => {
+                        format!("there is no ConfigMap {key} with a ca.crt in it")
+                    }
+                };
                 self.miss(Cause::AuthorityNotFound, path.to_owned(), message, before.is_some());
                 before?.clone()
             }

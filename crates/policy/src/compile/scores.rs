@@ -176,6 +176,12 @@ pub(crate) fn limits(path: &str, value: &Limits, errors: &mut Errors) {
     }
 }
 
+/// Scores are held as f32: a tenth is as fine as anyone counts.
+#[allow(clippy::cast_possible_truncation)]
+pub(crate) fn narrow(score: f64) -> f32 {
+    score as f32
+}
+
 /// A score of either sign.
 pub(crate) fn score(path: &str, number: f64, errors: &mut Errors) {
     let most = defaults::MAX_SCORE;

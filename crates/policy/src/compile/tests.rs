@@ -2,6 +2,7 @@
 
 mod claims;
 mod deferred;
+mod dns_lists;
 pub(crate) mod tenancy;
 
 use proptest::prelude::*;
@@ -273,11 +274,37 @@ fn the_banner_is_asked_for_only_if_some_client_hears_another() {
         ("tls: Offer", false),
         ("tls: Hide", true),
         ("tls: Require", true),
+        ("hideKeywords: []", false),
+        ("hideKeywords: [CHUNKING, 8BITMIME]", true),
+        (
+            "action: Check}], defaults: {checks: {earlyTalker: {greetDelay: 5s}}}, senders: {deny: [{pattern: a@b.example",
+            false,
+        ),
+        (
+            "action: Allow}], defaults: {checks: {earlyTalker: {greetDelay: 5s}}}, senders: {deny: [{pattern: a@b.example",
+            true,
+        ),
     ] {
+        let end = if range.contains("senders") { "}]}" } else { "}]" };
         let ranges =
-            format!("{{hostname: mx.example.net, ipRanges: [{{name: a, cidrs: [10.0.0.0/8], {range}}}]}}");
+            format!("{{hostname: mx.example.net, ipRanges: [{{name: a, cidrs: [10.0.0.0/8], {range}{end}}}");
         let text = GATEWAY.replace("{hostname: mx.example.net}", &ranges);
         assert_eq!(compile(&mk_inputs(&text, None)).policy.unwrap().asks_connections, wanted, "{range}");
+    }
+}
+
+#[test]
+fn the_greet_delay_is_the_gateways_and_none_where_the_check_is_off() {
+    for (check, seconds) in [
+        ("{}", 0),
+        ("{greetDelay: 5s}", 5),
+        ("{enabled: false, greetDelay: 5s}", 0),
+        ("{enabled: true, greetDelay: 1m}", 60),
+    ] {
+        let spec = format!("{{hostname: mx.example.net, defaults: {{checks: {{earlyTalker: {check}}}}}}}");
+        let text = GATEWAY.replace("{hostname: mx.example.net}", &spec);
+        let policy = compile(&mk_inputs(&text, None)).policy.unwrap();
+        assert_eq!(policy.gateway.greet_delay.as_secs(), seconds, "{check}");
     }
 }
 

@@ -6,7 +6,7 @@ use torwart_core::{Action, Greylist, Monitored, Reason, RecipientVerdict, Recipi
 
 use crate::model::{Enforcement, Policy};
 
-use super::{Facts, Finding, GreylistWord, Refusal, Screened, Screening, wording};
+use super::{Facts, Finding, GreylistWord, Refusal, Screened, Screening, listed, wording};
 
 /// What was found for one recipient, before Monitor and limits.
 struct Judgement {
@@ -41,7 +41,7 @@ pub fn judge(
     RecipientsAnswer {
         recipients,
         identity: screening.identity(facts).map(|identity| identity.to_string().into()),
-        checks: facts.checks.to_vec(),
+        checks: [listed::results(screening, facts), facts.checks.to_vec()].concat(),
         revision: policy.revision.clone(),
         ask_connections: policy.asks_connections,
     }
@@ -68,6 +68,8 @@ fn judge_one(
         size_limit: screened.target.map_or(0, |target| target.domain.message_size),
         deliver_to: screened.deliver_to.cloned(),
         refuse_data: None,
+        // no check of a policy looks at messages yet
+        hold_message: false,
     };
     let Some(target) = screened.target else {
         if let Some(refusal) = judgement.refusal {
@@ -91,6 +93,8 @@ fn judge_one(
             verdict.refuse_data = Some(reply);
         }
         Some(refusal) => {
+            // Its upstream may be known not to know this recipient: then it need not come again.
+            verdict.route = (refusal.reason == Reason::Greylisted).then_some(target.domain.route);
             refuse(&mut verdict, refusal);
             return verdict;
         }

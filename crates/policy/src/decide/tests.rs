@@ -1,14 +1,17 @@
 mod connection;
+mod listed;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use torwart_core::{CheckOutcome, ClassDigest, ListenerTls, Revision, RouteDigest};
+use torwart_core::{CheckOutcome, ClassDigest, Keyword, ListenerTls, Revision, RouteDigest};
 
 use super::*;
 use crate::domains::DomainPattern;
 use crate::greylist::judge as judge_record;
-use crate::model::{Gateway, GreylistMode, Greylisting, RecipientLists, Scoring, SenderEntry, SenderLists};
+use crate::model::{
+    DnsListsCheck, Gateway, GreylistMode, Greylisting, RecipientLists, Scoring, SenderEntry, SenderLists,
+};
 use crate::patterns::AddressPattern;
 use crate::{DomainTable, RangeTable};
 
@@ -36,6 +39,7 @@ fn mk_domain() -> Domain {
         ranges: RangeTable::default(),
         senders: SenderLists::default(),
         recipients: RecipientLists::default(),
+        dns_lists: DnsListsCheck { enabled: true, enforcement: Enforcement::Enforce, only: Vec::new() },
         scoring: Scoring { tag_at: 4.0, greylist_at: 2.0, reject_at: 10.0 },
         message_size: 1000,
         max_recipients: 100,
@@ -58,8 +62,10 @@ fn mk_policy(domain: Domain, gateway: impl FnOnce(&mut Gateway)) -> Policy {
             postmaster: Some(Mailbox::new("root", "example.org")),
             enforcement: Enforcement::Enforce,
             removal_grace: Duration::from_secs(86400),
+            greet_delay: Duration::ZERO,
             ranges: RangeTable::default(),
             senders: SenderLists::default(),
+            dns_lists: Vec::new(),
         },
         domains: DomainTable::new(
             known,
@@ -82,6 +88,8 @@ fn mk_ranges(ranges: &[(&str, RangeAction)]) -> RangeTable {
             priority: 0,
             expires: None,
             tls: None,
+            hidden: Vec::new(),
+            dns_lists: None,
             greylisting: None,
         };
         (range, vec![cidr.parse().unwrap()])
@@ -111,6 +119,7 @@ struct Case {
     encrypted: bool,
     accepted_before: u32,
     checks: Vec<CheckResult>,
+    dns_lists: Vec<ListFinding>,
     verified: Vec<Identity>,
 }
 
@@ -123,6 +132,7 @@ impl Default for Case {
             encrypted: false,
             accepted_before: 0,
             checks: Vec::new(),
+            dns_lists: Vec::new(),
             verified: Vec::new(),
         }
     }
@@ -139,6 +149,7 @@ impl Case {
             recipients,
             accepted_before: self.accepted_before,
             checks: &self.checks,
+            dns_lists: &self.dns_lists,
             verified: &self.verified,
             own_addresses: &[],
         }
@@ -175,7 +186,8 @@ impl Case {
         let verdict = &answer.recipients[0];
         assert!(verdict.score.is_sign_positive());
         assert_eq!(verdict.action == Action::Accept, verdict.reply.is_none());
-        assert_eq!(verdict.action == Action::Accept, verdict.route.is_some());
+        let routed = verdict.action == Action::Accept || verdict.reason == Reason::Greylisted;
+        assert_eq!(routed, verdict.route.is_some());
         let code = verdict.reply.as_ref().map_or("ok".to_owned(), |reply| {
             let (class, subject, detail) = reply.enhanced;
             assert_eq!(verdict.action == Action::Defer, class == 4);
@@ -496,6 +508,8 @@ fn a_range_may_switch_greylisting_for_its_clients() {
         priority: 0,
         expires: None,
         tls: None,
+        hidden: Vec::new(),
+        dns_lists: None,
         greylisting: Some(GreylistMode::Off),
     };
     let ranges = RangeTable::new([(range, vec!["192.0.2.0/24".parse().unwrap()])]);

@@ -104,6 +104,12 @@ pub(super) fn score() -> Refusal {
     reject(Reason::Score, 550, (5, 7, 1), "The message looks like spam, ask your postmaster to look into it")
 }
 
+/// Names of lists are words (`compile` sees to it).
+pub(super) fn listed(list: &str) -> Refusal {
+    let text = format!("Your address is on the block list {list}, ask whoever keeps it to take it off");
+    reject(Reason::DnsList, 550, (5, 7, 1), &text)
+}
+
 pub(super) fn greylisted(wait: u32) -> Refusal {
     let unit = if wait == 1 { "second" } else { "seconds" };
     let text = format!("Greylisted: nothing is wrong, please send it again in {wait} {unit}");
@@ -139,6 +145,7 @@ mod tests {
             client_deferred(),
             tls_required(),
             score(),
+            listed(&"z".repeat(torwart_api::limits::MAX_NAME)),
             greylisted(1),
             greylisted(u32::MAX),
             greylist_unavailable(),

@@ -57,7 +57,8 @@ impl Judged {
         let gateways: Vec<_> = names.iter().filter(|(name, _)| name.kind == Kind::MailGateway).collect();
         let gateway = gateways.first().and_then(|(_, index)| Some((**index, entries.get(**index)?)));
         let compile_these = |objects: Vec<Object>| {
-            compile(&Inputs { objects, listeners: listeners.to_vec(), now, ..Inputs::default() }).outcomes
+            let (listeners, resolutions) = (listeners.to_vec(), reading.resolutions());
+            compile(&Inputs { objects, listeners, resolutions, now, ..Inputs::default() }).outcomes
         };
         let object = |(name, index): (&ObjectRef, &usize)| {
             let manifest = entries.get(*index)?.form().cloned();
@@ -76,7 +77,7 @@ impl Judged {
             else {
                 continue;
             };
-            let errors = outcome.errors.into_iter();
+            let errors = outcome.errors.into_iter().chain(outcome.unresolved);
             let certain = errors.filter(|error| !is_doubtful(entry, gateway.map(|(_, entry)| entry), error));
             judged.errors.insert(index, certain.collect());
         }

@@ -1,14 +1,15 @@
 //! Files to documents.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, btree_map};
 use std::path::Path;
 use std::sync::Arc;
 
-use torwart_api::yaml::{self, Document, Mistake};
+use torwart_api::yaml::{self, Authority, Document, Mistake};
 use torwart_api::{Kind, Manifest, ObjectRef};
 
 use super::{Finding, Severity, SourceFile};
 use crate::compile::FieldError;
+use crate::inputs::Resolutions;
 use crate::snapshot::Snapshot;
 
 /// All that was read.
@@ -20,6 +21,8 @@ pub(super) struct Reading {
     pub(super) findings: Vec<Finding>,
     /// Files of which some part could not be read.
     pub(super) partly: BTreeMap<Arc<str>, Part>,
+    /// `namespace/name` of the ConfigMaps that `caRef` may name, and their certificates.
+    pub(super) authorities: BTreeMap<String, String>,
 }
 
 /// One document.
@@ -55,7 +58,7 @@ impl Reading {
     }
 
     fn read(&mut self, file: &Arc<str>, text: &str) {
-        let yaml::Loaded { documents, mistakes, foreign } = yaml::load(file, text);
+        let yaml::Loaded { documents, mistakes, foreign, authorities } = yaml::load(file, text);
         let mistakes = mistakes.into_iter().map(|mistake| (Severity::Mistake, mistake));
         let foreign = foreign.into_iter().map(|warning| (Severity::Warning, warning));
         self.findings.extend(mistakes.chain(foreign).map(|(severity, found)| {
@@ -63,11 +66,36 @@ impl Reading {
             let Mistake { position, path, message, .. } = found;
             Finding { file: file.clone(), position: Some(position), severity, subject, path, message }
         }));
+        for authority in authorities {
+            self.add_authority(file, authority);
+        }
         for document in documents {
             let entry = Entry { file: file.clone(), document };
             self.note_unread(&entry);
             self.entries.push(entry);
         }
+    }
+
+    /// Of two of one name nobody can say which is meant; the first holds until one of them goes.
+    fn add_authority(&mut self, file: &Arc<str>, authority: Authority) {
+        let Authority { position, document: _, namespace, name, pem } = authority;
+        match self.authorities.entry(format!("{namespace}/{name}")) {
+            btree_map::Entry::Vacant(free) => {
+                free.insert(pem);
+            }
+            btree_map::Entry::Occupied(taken) => self.findings.push(Finding {
+                file: file.clone(),
+                position: Some(position),
+                severity: Severity::Mistake,
+                subject: format!("ConfigMap {}", taken.key()),
+                path: String::new(),
+                message: "is there twice; remove one of them".to_owned(),
+            }),
+        }
+    }
+
+    pub(super) fn resolutions(&self) -> Resolutions {
+        Resolutions { authorities: self.authorities.clone(), ..Resolutions::default() }
     }
 
     fn note_unread(&mut self, entry: &Entry) {

@@ -269,3 +269,47 @@ fn what_belongs_to_others_keeps_nothing_from_leaving() {
     let second = mk_load(&files, Some(&first));
     assert!(knows(&second, "b.example") && !knows(&second, "c.example"));
 }
+
+/// As in a cluster: the manifests are the same.
+#[test]
+fn an_authority_stands_in_a_config_map_beside_the_domains() {
+    let config_map = |pem: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ca, namespace: mail, labels: {{torwart.dev/ca: \"true\"}}}}\n\
+             data: {{ca.crt: {pem}}}\n"
+        )
+    };
+    let domain = mk_domain("a", &["a.example"], "")
+        .replace("}]}\n", "}], tls: {mode: Required, caRef: {name: ca}}}\n");
+    let files = |map: Option<String>| {
+        let mut files = vec![mk_file("g.yaml", GATEWAY), mk_file("a.yaml", &domain)];
+        files.extend(map.map(|map| mk_file("ca.yaml", &map)));
+        files
+    };
+    let authority = |loaded: &Loaded| {
+        let policy = loaded.compilation.policy.as_ref().unwrap();
+        policy.routes.values().next().and_then(|route| route.tls.ca.clone())
+    };
+    let missing = mk_load(&files(None), None);
+    let said = mistakes(&missing);
+    assert!(said[0].contains("spec.route.tls.caRef: there is no ConfigMap mail/ca"), "{said:?}");
+    assert!(!knows(&missing, "a.example"));
+
+    let first = mk_load(&files(Some(config_map("PEM"))), None);
+    assert_eq!(mistakes(&first), Vec::<String>::new());
+    assert_eq!(authority(&first).as_deref(), Some("PEM"));
+    let second = mk_load(&files(Some(config_map("NEXT"))), Some(&first));
+    assert_eq!((authority(&second).as_deref(), mistakes(&second).len()), (Some("NEXT"), 0));
+    assert_ne!(
+        second.compilation.policy.as_ref().unwrap().revision,
+        first.compilation.policy.as_ref().unwrap().revision
+    );
+    // Gone, it holds on, and it is said.
+    let third = mk_load(&files(None), Some(&second));
+    assert_eq!((authority(&third).as_deref(), mistakes(&third).len()), (Some("NEXT"), 1));
+
+    let mut twice = files(Some(config_map("PEM")));
+    twice.push(mk_file("more.yaml", &config_map("OTHER")));
+    let said = mistakes(&mk_load(&twice, None));
+    assert_eq!(said, ["more.yaml:1:1: ConfigMap mail/ca: is there twice; remove one of them"]);
+}

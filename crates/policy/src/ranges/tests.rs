@@ -4,7 +4,16 @@ use super::*;
 use crate::model::RangeAction;
 
 fn mk_range(name: &str, priority: i32, expires: Option<i64>) -> Range {
-    Range { name: name.into(), action: RangeAction::Check, priority, expires, tls: None, greylisting: None }
+    Range {
+        name: name.into(),
+        action: RangeAction::Check,
+        priority,
+        expires,
+        tls: None,
+        hidden: Vec::new(),
+        dns_lists: None,
+        greylisting: None,
+    }
 }
 
 fn mk_table(rows: &[(&str, i32, Option<i64>, &[&str])]) -> RangeTable {

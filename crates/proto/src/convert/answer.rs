@@ -1,6 +1,7 @@
 //! What the verdict answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use torwart_core as core;
 use torwart_core::{Action, Reason};
@@ -18,7 +19,7 @@ const NO_LIMIT: u64 = 0;
 
 impl From<&core::ConnectionAnswer> for v1::CheckConnectionResponse {
     fn from(answer: &core::ConnectionAnswer) -> Self {
-        let core::ConnectionAnswer { refuse, tls, revision, ask_connections } = answer;
+        let core::ConnectionAnswer { refuse, tls, greet_delay, hidden, revision, ask_connections } = answer;
         let (refuse, reason) = refuse.as_ref().map_or((None, String::new()), |(said, reason)| {
             (Some(reply::reply(said)), reason.as_str().to_owned())
         });
@@ -33,9 +34,8 @@ impl From<&core::ConnectionAnswer> for v1::CheckConnectionResponse {
             tls: tls.into(),
             revision: revision.0.as_ref().to_owned(),
             ask_connections: *ask_connections,
-            // No policy of this build asks for either.
-            greet_delay_milliseconds: 0,
-            hidden_keywords: Vec::new(),
+            greet_delay_milliseconds: u32::try_from(greet_delay.as_millis()).unwrap_or(u32::MAX),
+            hidden_keywords: hidden.iter().map(|keyword| keyword.as_str().to_owned()).collect(),
         }
     }
 }
@@ -50,9 +50,8 @@ impl TryFrom<v1::CheckConnectionResponse> for core::ConnectionAnswer {
             tls,
             revision,
             ask_connections,
-            // This edge greets at once, with all that it can do: a sender loses nothing by it.
-            greet_delay_milliseconds: _,
-            hidden_keywords: _,
+            greet_delay_milliseconds,
+            hidden_keywords,
         } = response;
         let refuse = refuse.map(|refuse| reply::to_refusal(refuse, "refuse")).transpose()?;
         Ok(Self {
@@ -64,6 +63,12 @@ impl TryFrom<v1::CheckConnectionResponse> for core::ConnectionAnswer {
                     core::ListenerTls::Offer
                 }
             },
+            greet_delay: Duration::from_millis(greet_delay_milliseconds.into()),
+            // what this build does not know it does not offer
+            hidden: core::Keyword::ALL
+                .into_iter()
+                .filter(|keyword| hidden_keywords.iter().any(|hidden| hidden == keyword.as_str()))
+                .collect(),
             revision: to_revision(revision)?,
             ask_connections,
         })
@@ -109,7 +114,7 @@ fn verdict(verdict: &core::RecipientVerdict) -> v1::RecipientVerdict {
         action,
         reply,
         reason,
-        monitored,
+        monitored: would,
         greylist,
         score,
         domain,
@@ -119,15 +124,13 @@ fn verdict(verdict: &core::RecipientVerdict) -> v1::RecipientVerdict {
         size_limit,
         deliver_to,
         refuse_data,
+        hold_message,
     } = verdict;
     v1::RecipientVerdict {
         action: wire_action(*action).into(),
         reply: reply.as_ref().map(reply::reply),
         reason: reason.as_str().to_owned(),
-        monitored: monitored.as_ref().map(|core::Monitored { action, reason }| v1::Monitored {
-            action: wire_action(*action).into(),
-            reason: reason.as_str().to_owned(),
-        }),
+        monitored: would.as_ref().map(monitored),
         greylist: greylist.map(|greylist| greylist.as_str().to_owned()),
         score: *score,
         domain: parts::text(domain.as_ref()),
@@ -137,8 +140,7 @@ fn verdict(verdict: &core::RecipientVerdict) -> v1::RecipientVerdict {
         size_limit: if *size_limit == u64::MAX { NO_LIMIT } else { *size_limit },
         deliver_to: deliver_to.as_ref().map(parts::mailbox),
         refuse_data: refuse_data.as_ref().map(reply::reply),
-        // No check of this build looks at messages.
-        hold_message: false,
+        hold_message: *hold_message,
     }
 }
 
@@ -167,6 +169,7 @@ fn unusable(domain: Option<String>, object: Option<String>) -> core::RecipientVe
         size_limit: 0,
         deliver_to: None,
         refuse_data: None,
+        hold_message: false,
     }
 }
 
@@ -188,9 +191,6 @@ fn judged(verdict: v1::RecipientVerdict) -> Result<core::RecipientVerdict, Malfo
         hold_message,
     } = verdict;
     let action = to_action(action).ok_or(Malformed::new("action", "this build does not know the value"))?;
-    if hold_message {
-        return Err(Malformed::new("hold_message", "this build can't hold a message"));
-    }
     if !score.is_finite() {
         return Err(Malformed::new("score", "it is no number"));
     }
@@ -227,10 +227,16 @@ fn judged(verdict: v1::RecipientVerdict) -> Result<core::RecipientVerdict, Malfo
         size_limit: if size_limit == NO_LIMIT { u64::MAX } else { size_limit },
         deliver_to: deliver_to.map(|mailbox| parts::to_mailbox(mailbox, "deliver_to")).transpose()?,
         refuse_data,
+        hold_message,
     })
 }
 
-fn wire_action(action: Action) -> v1::Action {
+pub(super) fn monitored(monitored: &core::Monitored) -> v1::Monitored {
+    let core::Monitored { action, reason } = monitored;
+    v1::Monitored { action: wire_action(*action).into(), reason: reason.as_str().to_owned() }
+}
+
+pub(super) fn wire_action(action: Action) -> v1::Action {
     match action {
         Action::Accept => v1::Action::Accept,
         Action::Defer => v1::Action::Defer,
@@ -238,7 +244,7 @@ fn wire_action(action: Action) -> v1::Action {
     }
 }
 
-fn to_action(action: i32) -> Option<Action> {
+pub(super) fn to_action(action: i32) -> Option<Action> {
     match v1::Action::try_from(action) {
         Ok(v1::Action::Accept) => Some(Action::Accept),
         Ok(v1::Action::Defer) => Some(Action::Defer),
@@ -248,12 +254,12 @@ fn to_action(action: i32) -> Option<Action> {
 }
 
 /// Only told in the log: what this build does not know is left out.
-fn to_monitored(monitored: v1::Monitored) -> Option<core::Monitored> {
+pub(super) fn to_monitored(monitored: v1::Monitored) -> Option<core::Monitored> {
     let v1::Monitored { action, reason } = monitored;
     Some(core::Monitored { action: to_action(action)?, reason: Reason::from_word(&reason) })
 }
 
-fn check(check: &core::CheckResult) -> v1::CheckResult {
+pub(super) fn check(check: &core::CheckResult) -> v1::CheckResult {
     let core::CheckResult { name, result, score, detail, milliseconds } = check;
     v1::CheckResult {
         name: name.as_ref().to_owned(),
@@ -265,7 +271,7 @@ fn check(check: &core::CheckResult) -> v1::CheckResult {
 }
 
 /// Only told in the log: what this build does not know is left out.
-fn to_check(check: v1::CheckResult) -> Option<core::CheckResult> {
+pub(super) fn to_check(check: v1::CheckResult) -> Option<core::CheckResult> {
     let v1::CheckResult { name, result, score, detail, milliseconds } = check;
     let result = core::CheckOutcome::ALL.into_iter().find(|outcome| outcome.as_str() == result)?;
     score.is_finite().then(|| core::CheckResult {
@@ -277,7 +283,7 @@ fn to_check(check: v1::CheckResult) -> Option<core::CheckResult> {
     })
 }
 
-fn to_revision(revision: String) -> Result<core::Revision, Malformed> {
+pub(super) fn to_revision(revision: String) -> Result<core::Revision, Malformed> {
     if revision.len() > LONGEST_REVISION || !revision.bytes().all(|c| c.is_ascii_graphic()) {
         return Err(Malformed::new("revision", "it is not up to 128 printable characters"));
     }

@@ -22,7 +22,7 @@ pub(super) fn id(id: core::Id) -> Vec<u8> {
 }
 
 pub(super) fn peer(peer: &core::Peer) -> v1::Peer {
-    let core::Peer { session, address, helo, tls } = peer;
+    let core::Peer { session, address, helo, tls, early_talker } = peer;
     v1::Peer {
         session_id: id(*session),
         address: match core::canonical_ip(address.ip()) {
@@ -35,8 +35,7 @@ pub(super) fn peer(peer: &core::Peer) -> v1::Peer {
             version: version.as_ref().to_owned(),
             cipher: cipher.as_ref().to_owned(),
         }),
-        // This edge does not watch for it.
-        early_talker: false,
+        early_talker: *early_talker,
     }
 }
 
@@ -69,8 +68,7 @@ pub(super) fn to_id(bytes: &[u8], field: &'static str) -> Result<core::Id, Malfo
 
 pub(super) fn to_peer(peer: Option<v1::Peer>) -> Result<Arc<core::Peer>, Malformed> {
     let peer = peer.ok_or(Malformed::new("peer", "it is missing"))?;
-    // No check of this build asks for early talkers.
-    let v1::Peer { session_id, address, port, helo, tls, early_talker: _ } = peer;
+    let v1::Peer { session_id, address, port, helo, tls, early_talker } = peer;
     let session = to_id(&session_id, "peer.session_id")?;
     let ip = match *address.as_slice() {
         [a, b, c, d] => IpAddr::from([a, b, c, d]),
@@ -91,6 +89,7 @@ pub(super) fn to_peer(peer: Option<v1::Peer>) -> Result<Arc<core::Peer>, Malform
         address: SocketAddr::new(core::canonical_ip(ip), port),
         helo: helo.map(|helo| to_text(helo, "peer.helo")).transpose()?,
         tls,
+        early_talker,
     }))
 }
 

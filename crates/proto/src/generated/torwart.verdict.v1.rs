@@ -966,7 +966,8 @@ pub struct RecipientVerdict {
     /// The MailDomain object, namespace/name.
     #[prost(string, optional, tag = "8")]
     pub object: ::core::option::Option<::prost::alloc::string::String>,
-    /// The digest of its route.
+    /// The digest of its route. Also with a deferral by greylisting: an edge that knows that this route's upstream does not
+    /// know the recipient says so at once.
     #[prost(bytes = "vec", optional, tag = "9")]
     pub route: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
     /// The digest of its delivery class: recipients of one transaction share one. 16 bytes.

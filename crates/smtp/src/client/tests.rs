@@ -5,7 +5,7 @@ use super::*;
 const EHLO: &str = "250-up\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8bitmime\r\n250-STARTTLS\r\n250-XCLIENT NAME addr\r\n250 X-OTHER\r\n";
 
 fn mk_client(start_tls: StartTlsMode) -> Client {
-    Client::new(ClientConfig { hostname: "mx.test".into(), start_tls })
+    Client::new(ClientConfig { hostname: "mx.test".into(), dialect: Dialect::Smtp, start_tls })
 }
 
 /// Feeds the bytes one at a time and returns the events; then checks that the whole at once gives the same.
@@ -44,7 +44,7 @@ fn a_message_goes_through() {
     assert_eq!(output(&mut client), "EHLO mx.test\r\n");
     assert_eq!(events(&mut client, EHLO), [ClientEvent::Ready]);
     assert!(client.can_pipeline());
-    client.mail(&MailParameters { sender: "a@b", size: Some(7), eight_bit: true });
+    client.mail(&MailParameters { sender: "a@b", size: Some(7), eight_bit: true, smtputf8: false });
     client.rcpt("\"c d\"@e");
     client.data();
     assert_eq!(
@@ -77,8 +77,40 @@ fn what_is_not_offered_is_not_said() {
     events(&mut client, "220 up\r\n");
     assert_eq!(events(&mut client, "250 up\r\n"), [ClientEvent::Ready]);
     output(&mut client);
-    client.mail(&MailParameters { sender: "", size: Some(7), eight_bit: true });
+    client.mail(&MailParameters { sender: "", size: Some(7), eight_bit: true, smtputf8: false });
     assert_eq!(output(&mut client), "MAIL FROM:<>\r\n");
+}
+
+#[test]
+fn smtputf8_is_said_where_the_caller_says_so() {
+    let mut client = mk_ready();
+    client.mail(&MailParameters { sender: "\u{f6}@b", size: None, eight_bit: true, smtputf8: true });
+    assert_eq!(output(&mut client), "MAIL FROM:<\u{f6}@b> BODY=8BITMIME SMTPUTF8\r\n");
+}
+
+/// RFC 2033 section 4.1.
+#[test]
+fn an_lmtp_server_gets_lhlo_and_nothing_instead() {
+    let lmtp = || {
+        let config = ClientConfig {
+            hostname: "mx.test".into(),
+            dialect: Dialect::Lmtp,
+            start_tls: StartTlsMode::Never,
+        };
+        Client::new(config)
+    };
+    let mut client = lmtp();
+    events(&mut client, "220 up\r\n");
+    assert_eq!(output(&mut client), "LHLO mx.test\r\n");
+    assert_eq!(events(&mut client, EHLO), [ClientEvent::Ready]);
+    client.xclient(&[("ADDR", "192.0.2.1")]);
+    events(&mut client, "220 up\r\n");
+    assert_eq!(output(&mut client), "XCLIENT ADDR=192.0.2.1\r\nLHLO mx.test\r\n");
+
+    let mut client = lmtp();
+    events(&mut client, "220 up\r\n");
+    assert_eq!(events(&mut client, "500 what\r\n"), [reply(Stage::Ehlo, "500 what")]);
+    assert_eq!(output(&mut client), "LHLO mx.test\r\n");
 }
 
 #[test]

@@ -24,6 +24,10 @@ fn commands_are_read_in_any_case_and_with_blanks_at_the_end() {
     assert_eq!(parse("VRFY somebody"), Ok(Command::Vrfy));
     assert_eq!(parse("quit"), Ok(Command::Quit));
     assert_eq!(parse("StartTLS"), Ok(Command::StartTls));
+    assert_eq!(parse("bdat 007 "), Ok(Command::Bdat(Chunk { size: 7, last: false })));
+    assert_eq!(parse("BDAT 0  Last"), Ok(Command::Bdat(Chunk { size: 0, last: true })));
+    let most = Chunk { size: u64::MAX, last: false };
+    assert_eq!(parse("BDAT 99999999999999999999"), Ok(Command::Bdat(most)));
 }
 
 #[test]
@@ -32,6 +36,8 @@ fn mail_has_its_parameters() {
     assert_eq!(mail_of("mail from: <a@b>  size=007 body=8bitmime "), ("a@b".to_owned(), Some(7), true));
     assert_eq!(mail_of("MAIL FROM:<a@b> BODY=7BIT"), ("a@b".to_owned(), None, false));
     assert_eq!(mail_of("MAIL FROM:<a@b> SIZE=99999999999999999999").1, Some(u64::MAX));
+    assert!(matches!(parse("MAIL FROM:<\u{e9}@b> smtputf8"), Ok(Command::Mail(mail)) if mail.smtputf8));
+    assert!(matches!(parse("MAIL FROM:<>"), Ok(Command::Mail(mail)) if !mail.smtputf8));
     assert!(matches!(parse("RCPT TO: <a@b>"), Ok(Command::Rcpt(ForwardPath::Mailbox(_)))));
     assert!(matches!(parse("RCPT TO:<Postmaster>"), Ok(Command::Rcpt(ForwardPath::Postmaster(_)))));
 }
@@ -71,7 +77,10 @@ fn every_mistake_has_its_reply() {
         ("MAIL FROM:<a@b> BODY=BINARYMIME", Violation::ParameterSyntax),
         ("MAIL FROM:<a@b> =x", Violation::ParameterSyntax),
         ("MAIL FROM:<a@b> AUTH=<>", Violation::UnknownParameter),
-        ("MAIL FROM:<a@b> SMTPUTF8", Violation::UnknownParameter),
+        ("MAIL FROM:<a@b> SMTPUTF8=", Violation::ParameterSyntax),
+        ("MAIL FROM:<a@b> SMTPUTF8=1", Violation::ParameterSyntax),
+        ("MAIL FROM:<a@b> SMTPUTF8 SMTPUTF8", Violation::ParameterSyntax),
+        ("MAIL FROM:<a\u{80}@b> SMTPUTF8", Violation::SenderNotAscii),
         ("MAIL FROM:<a@b> RET=HDRS", Violation::UnknownParameter),
         ("MAIL FROM:<\u{e9}@b>", Violation::SenderNotAscii),
         ("RCPT TO:<>", Violation::RecipientSyntax),
@@ -80,7 +89,17 @@ fn every_mistake_has_its_reply() {
         ("RCPT TO:<a@b> NOTIFY=NEVER", Violation::UnknownParameter),
         ("RCPT TO:<a@b>NOTIFY=NEVER", Violation::ParameterSyntax),
         ("RCPT FROM:<a@b>", Violation::Argument),
-        ("RCPT TO:<a@\u{e9}>", Violation::RecipientNotAscii),
+        ("RCPT TO:<a\u{9f}@b>", Violation::RecipientNotAscii),
+        ("BDAT", Violation::ChunkSyntax),
+        ("BDAT LAST", Violation::ChunkSyntax),
+        ("BDAT -1", Violation::ChunkSyntax),
+        ("BDAT +1", Violation::ChunkSyntax),
+        ("BDAT 0x10", Violation::ChunkSyntax),
+        ("BDAT 1 LASTLY", Violation::ChunkSyntax),
+        ("BDAT 1 LAST LAST", Violation::ChunkSyntax),
+        ("BDAT 999999999999999999999", Violation::ChunkSyntax),
+        ("BDAT 1\rLAST", Violation::ChunkSyntax),
+        ("BDAT 1 \0", Violation::ChunkSyntax),
         ("NOOP\rQUIT", Violation::BareLineEnd),
         ("NO\rOP", Violation::BareLineEnd),
         ("NOOP \0", Violation::ControlCharacter),

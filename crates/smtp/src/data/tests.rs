@@ -157,7 +157,68 @@ fn tricky() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// A message in chunks of the sizes given, the last of them without an end.
+fn read_chunks(newline: BareNewline, chunks: &[&[u8]]) -> (Vec<u8>, Vec<DataFault>) {
+    let mut reader = DataReader::of_chunks(newline);
+    let (mut message, mut faults) = (Vec::new(), Vec::new());
+    for chunk in chunks {
+        let mut rest = *chunk;
+        while !rest.is_empty() {
+            let (taken, progress) = reader.read(rest, &mut message);
+            rest = &rest[taken..];
+            if let Progress::Fault(fault) = progress {
+                faults.push(fault);
+            }
+        }
+    }
+    faults.extend(reader.end(&mut message).err());
+    (message, faults)
+}
+
+#[test]
+fn in_chunks_dots_are_dots_and_a_cr_waits_for_the_next_chunk() {
+    use BareNewline::{Normalize, Reject};
+    let rows: [(BareNewline, &[&str], &str, &[DataFault]); 15] = [
+        (Reject, &[], "", &[]),
+        (Reject, &[""], "", &[]),
+        (Reject, &["a: b\r\n", "\r\n", "."], "a: b\r\n\r\n.\r\n", &[]),
+        (Reject, &[".\r\n..\r\n.", "\r\n"], ".\r\n..\r\n.\r\n", &[]),
+        (Reject, &["a\r", "\nb"], "a\r\nb\r\n", &[]),
+        (Reject, &["a\r", "", "\nb\r\n"], "a\r\nb\r\n", &[]),
+        (Reject, &["a\r", "b"], "a\rb\r\n", &[BareCr]),
+        (Reject, &["a\r"], "a\r\r\n", &[BareCr]),
+        (Reject, &["a", "\nb\0"], "a\nb\0\r\n", &[BareLf, Nul]),
+        (Normalize, &["a\r"], "a \r\n", &[]),
+        (Normalize, &["a\r\n\r"], "a\r\n \r\n", &[]),
+        (Normalize, &["a\n"], "a\r\n", &[]),
+        (Normalize, &["a", "\n"], "a\r\n", &[]),
+        (Normalize, &["\n.", "\n.\r\n"], "\r\n.\r\n.\r\n", &[]),
+        (Normalize, &["\0\r", "\r\n"], "  \r\n", &[]),
+    ];
+    for (newline, chunks, message, faults) in rows {
+        let bytes: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.as_bytes()).collect();
+        assert_eq!(read_chunks(newline, &bytes), (message.into(), faults.to_vec()), "{newline:?} {chunks:?}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn chunks_and_a_dot_bring_the_same_message(text in "[a.\r\n\0]{0,30}", cut in 0usize..30) {
+        let text = text.as_bytes();
+        let (first, second) = text.split_at(cut.min(text.len()));
+        for newline in [BareNewline::Reject, BareNewline::Normalize] {
+            let (message, faults) = read_chunks(newline, &[text]);
+            prop_assert_eq!(read_chunks(newline, &[first, second]), (message.clone(), faults.clone()));
+            if faults.iter().all(|fault| *fault == Nul) {
+                let mut stuffed = Vec::new();
+                let mut writer = DataWriter::new();
+                writer.write(&message, &mut stuffed);
+                writer.end(&mut stuffed);
+                prop_assert_eq!(read(BareNewline::Reject, &stuffed).message, message);
+            }
+        }
+    }
+
     #[test]
     fn what_was_written_reads_back(lines in proptest::collection::vec("\\.{0,3}[a. \u{e9}]{0,5}", 0..10), cut in 0usize..60) {
         let message: String = lines.iter().map(|line| format!("{line}\r\n")).collect();

@@ -24,6 +24,11 @@ impl Session {
         }
         match take_line(input, self.config.limits.command_line) {
             Line::Incomplete => (0, ControlFlow::Break(None)),
+            // whatever was to follow it, that is no command
+            Line::BareLf | Line::TooLong if is_bdat(input) => {
+                self.close(Verb::Bdat, Violation::ChunkSyntax);
+                (0, GO_ON)
+            }
             Line::BareLf => {
                 self.fail(Verb::Unknown, Violation::BareLineEnd);
                 self.start_swallowing(true);
@@ -86,11 +91,12 @@ impl Session {
             Ok(Command::Ehlo(name)) => self.hello(verb, name),
             Ok(Command::Helo(name)) => self.hello(verb, name),
             Ok(Command::Mail(mail)) => self.mail(mail),
-            Ok(Command::Rcpt(recipient)) => match self.may_name_recipient() {
+            Ok(Command::Rcpt(recipient)) => match self.may_name_recipient(&recipient) {
                 Ok(()) => return self.recipients(recipient, rest),
                 Err(violation) => Err(violation),
             },
             Ok(Command::Data) => self.data(),
+            Ok(Command::Bdat(chunk)) => Ok(self.bdat(chunk)),
             Ok(Command::Rset) => self.reset(),
             Ok(Command::Noop) => self.without_mail(verb, "250 2.0.0 OK\r\n"),
             Ok(Command::Vrfy) => {
@@ -114,6 +120,11 @@ impl Session {
 
     /// Answers a fault; at a limit the answer is 421 instead.
     pub(super) fn fail(&mut self, verb: Verb, violation: Violation) {
+        self.fail_unless(false, verb, violation);
+    }
+
+    /// The same, but it is no error of its own if it is forgiven.
+    pub(super) fn fail_unless(&mut self, forgiven: bool, verb: Verb, violation: Violation) {
         if violation == Violation::UnknownCommand {
             if self.unknown_commands >= self.config.limits.unknown_commands {
                 return self.close(verb, Violation::TooManyUnknownCommands);
@@ -121,10 +132,13 @@ impl Session {
             self.unknown_commands += 1;
         }
         // One kind of refusal too many is the end of the session.
-        if matches!(violation, Violation::TooManyIdleCommands | Violation::TooManyTransactions) {
+        if matches!(
+            violation,
+            Violation::TooManyIdleCommands | Violation::TooManyTransactions | Violation::ChunkSyntax
+        ) {
             return self.close(verb, violation);
         }
-        let harmless = violation == Violation::NoValidRecipients && self.tell_no_recipients();
+        let harmless = forgiven || (violation == Violation::NoValidRecipients && self.tell_no_recipients());
         if verb == Verb::Rcpt {
             if !self.refuse_recipient(violation.class()) {
                 return;
@@ -136,8 +150,8 @@ impl Session {
         self.write(&[violation.as_str(), "\r\n"]);
     }
 
-    /// Whether DATA is answered so for the first time in this transaction: no error then, since the refusals were
-    /// counted when they were made, and a pipelining client says DATA anyway.
+    /// Whether DATA or BDAT is answered so for the first time in this transaction: no error then, since the refusals were
+    /// counted when they were made, and a pipelining client says it anyway.
     fn tell_no_recipients(&mut self) -> bool {
         self.transaction
             .as_mut()
@@ -165,6 +179,7 @@ impl Session {
     }
 
     fn give_up_transaction(&mut self) -> Step {
+        self.stray = 0;
         match self.transaction.take() {
             Some(_) => ControlFlow::Break(Some(Event::Reset)),
             None => GO_ON,
@@ -203,24 +218,34 @@ impl Session {
         if mail.size.is_some_and(|size| size > limits.message_size) {
             return Err(Violation::DeclaredTooLarge);
         }
-        let MailCommand { sender, size, eight_bit } = mail;
+        let MailCommand { sender, size, eight_bit, smtputf8 } = mail;
         self.transactions += 1;
+        self.stray = 0;
         self.transaction = Some(Box::new(Transaction {
             sender,
             declared_size: size,
             eight_bit,
+            smtputf8,
             accepted: 0,
             refused: 0,
             label: None,
             no_recipients_told: false,
+            chunk: None,
+            message: None,
         }));
         self.counts.record(Verb::Mail, 2);
         self.write(&["250 2.1.0 sender OK\r\n"]);
         Ok(GO_ON)
     }
 
-    fn may_name_recipient(&self) -> Result<(), Violation> {
+    fn may_name_recipient(&self, recipient: &ForwardPath) -> Result<(), Violation> {
         let transaction = self.transaction.as_deref().ok_or(Violation::MailFirst)?;
+        if transaction.chunk.is_some() {
+            return Err(Violation::AmongChunks);
+        }
+        if !transaction.may_hold(recipient) {
+            return Err(Violation::RecipientNotAscii);
+        }
         if transaction.accepted >= self.config.limits.recipients {
             return Err(Violation::TooManyRecipients);
         }
@@ -243,6 +268,9 @@ impl Session {
             let (Verb::Rcpt, Ok(Command::Rcpt(recipient))) = Command::parse(line) else {
                 break;
             };
+            if !self.transaction.as_deref().is_some_and(|transaction| transaction.may_hold(&recipient)) {
+                break;
+            }
             taken += line.len() + 2;
             batch.push(recipient);
         }
@@ -252,14 +280,12 @@ impl Session {
 
     fn data(&mut self) -> Result<Step, Violation> {
         let transaction = self.transaction.as_deref().ok_or(Violation::MailFirst)?;
-        match transaction {
-            Transaction { accepted: 0, refused: 0, .. } => Err(Violation::RecipientFirst),
-            Transaction { accepted: 0, .. } => Err(Violation::NoValidRecipients),
-            _ => {
-                self.state = State::AwaitData;
-                Ok(ControlFlow::Break(Some(Event::Data)))
-            }
+        if transaction.chunk.is_some() {
+            return Err(Violation::AmongChunks);
         }
+        transaction.may_bring_message()?;
+        self.state = State::AwaitData;
+        Ok(ControlFlow::Break(Some(Event::Data)))
     }
 
     fn start_tls(&mut self) -> Result<Step, Violation> {
@@ -278,5 +304,27 @@ impl Session {
         self.write(&["220 2.0.0 ready for TLS\r\n"]);
         self.state = State::StartTls;
         Ok(ControlFlow::Break(Some(Event::StartTls)))
+    }
+}
+
+/// Whether a line that is no command was meant to be BDAT.
+fn is_bdat(input: &[u8]) -> bool {
+    input.get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"BDAT"))
+}
+
+// === impl Transaction ===
+
+impl Transaction {
+    /// RFC 6531 section 3.3: only after MAIL with SMTPUTF8 a path may go beyond ASCII.
+    fn may_hold(&self, recipient: &ForwardPath) -> bool {
+        self.smtputf8 || recipient.as_str().is_ascii()
+    }
+
+    pub(super) fn may_bring_message(&self) -> Result<(), Violation> {
+        match (self.accepted, self.refused) {
+            (0, 0) => Err(Violation::RecipientFirst),
+            (0, _) => Err(Violation::NoValidRecipients),
+            _ => Ok(()),
+        }
     }
 }

@@ -279,6 +279,123 @@ fn an_endless_message_ends() {
     assert_eq!(output(&mut session), "421 4.3.4 endless message\r\n");
 }
 
+/// An accepted BDAT, with the chunk's octets still to come.
+fn mk_chunk(limits: Limits, command: &str) -> (Session, Instant) {
+    let (mut session, now) = mk_session(limits);
+    feed(&mut session, now, "EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<b@c>\r\n");
+    session.answer_recipients(now, vec![Reply::new(250, (2, 1, 5), "OK")]);
+    assert_eq!(feed(&mut session, now, command), Some(Event::Data));
+    session.start_data(now);
+    let said = output(&mut session);
+    assert!(!said.contains("354"), "{said}");
+    (session, now)
+}
+
+#[test]
+fn a_chunk_is_answered_after_its_octets_were_passed_on() {
+    let (mut session, now) = mk_chunk(Limits::default(), "BDAT 4\r\n");
+    let mut body = Vec::new();
+    let later = now + Duration::from_secs(100);
+    assert_eq!(session.receive(now, b"a\r\nbBDAT 1 LAST\r\nc", &mut body), (4, Some(Event::Body)));
+    assert_eq!((body.as_slice(), output(&mut session).as_str()), (&b"a\r\nb"[..], ""));
+    body.clear();
+    assert_eq!(session.receive(later, b"", &mut body), (0, None));
+    assert_eq!(output(&mut session), "250 2.0.0 chunk OK\r\n");
+    assert!(session.is_between_chunks());
+    // what came before it, the upstream had to take
+    assert_eq!(session.deadline(), later + Duration::from_secs(180));
+    assert_eq!(session.receive(later, b"BDAT 1 LAST\r\nc", &mut body), (14, Some(Event::Body)));
+    assert_eq!(
+        session.receive(later, b"", &mut body),
+        (0, Some(Event::EndOfMessage { result: Ok(()), size: 7 }))
+    );
+    assert_eq!(body, b"c\r\n");
+    session.finish_message(later, &Reply::new(250, (2, 0, 0), "OK"));
+    let counts: Vec<_> =
+        session.take_commands().iter().filter(|(verb, ..)| matches!(verb, Verb::Bdat | Verb::Data)).collect();
+    assert_eq!(counts, [(Verb::Bdat, 2, 2)]);
+}
+
+#[test]
+fn a_message_in_chunks_has_the_clock_of_a_message() {
+    let (mut session, now) = mk_chunk(Limits::default(), "BDAT 2\r\n");
+    assert_eq!(session.deadline(), now + Duration::from_secs(180));
+    assert_eq!(feed(&mut session, now, "ab"), Some(Event::Body));
+    assert_eq!(feed(&mut session, now, ""), None);
+    let drip = now + Duration::from_secs(100);
+    session.wait_for_message(drip);
+    session.receive(drip, b"BDA", &mut Vec::new());
+    assert_eq!(session.deadline(), now + Duration::from_secs(180), "part of a command is nothing yet");
+    let end = now + Duration::from_secs(3600);
+    session.receive(end - Duration::from_secs(1), b"BDAT 0\r\n", &mut Vec::new());
+    assert_eq!(session.deadline(), end);
+    assert!(!session.shut_down());
+    assert_eq!(session.handle_timeout(end), Event::Close);
+    assert_eq!(session.close_reason(), Some(CloseReason::Violation(Violation::Idle)));
+}
+
+#[test]
+fn an_announced_size_takes_no_memory_and_has_an_end() {
+    let limits = Limits { message_size: 10, ..Limits::default() };
+    let (mut session, now) = mk_chunk(limits.clone(), "BDAT 18446744073709551615 LAST\r\n");
+    let (mut body, mut events, mut sent) = (Vec::new(), Vec::new(), 0);
+    while !events.contains(&Event::Close) {
+        let (taken, event) = session.receive(now, &[b'a'; 1000], &mut body);
+        sent += taken;
+        events.extend(event);
+        assert!(sent <= 64 * 1024 && body.capacity() <= 2048);
+    }
+    assert_eq!(events, [Event::MessageSpoiled(Violation::MessageTooLarge), Event::Close]);
+
+    let (mut session, now) = mk_session(limits.clone());
+    assert_eq!(feed(&mut session, now, "BDAT 65536 LAST\r\n"), None);
+    assert_eq!(session.deadline(), now + Duration::from_secs(60), "as for a spoiled message");
+    assert_eq!(feed(&mut session, now, &"QUIT\r\n!!".repeat(8192)), None);
+    assert_eq!(output(&mut session), "503 5.5.1 send MAIL first\r\n");
+    let (taken, event) = session.receive(now, b"BDAT 65537 LAST\r\n", &mut body);
+    assert_eq!((taken, event), (17, Some(Event::Close)));
+    assert_eq!(session.close_reason(), Some(CloseReason::Violation(Violation::EndlessMessage)));
+
+    let (mut session, now) = mk_session(limits);
+    feed(&mut session, now, "EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<b@c>\r\n");
+    session.answer_recipients(now, vec![Reply::new(250, (2, 1, 5), "OK")]);
+    assert_eq!(feed(&mut session, now, "BDAT 70000\r\n"), Some(Event::Data));
+    session.refuse_data(now, &Reply::new(450, (4, 2, 0), "later"));
+    output(&mut session);
+    assert_eq!(session.receive(now, b"a", &mut body), (0, Some(Event::Close)));
+    assert_eq!(output(&mut session), "421 4.3.4 endless message\r\n");
+}
+
+#[test]
+fn what_is_forgiven_behind_a_failed_chunk_is_bounded() {
+    let limits = Limits { errors: 3, message_size: 0, ..Limits::default() };
+    let (mut session, now) = mk_session(limits);
+    feed(&mut session, now, "EHLO a\r\n");
+    // 64 KiB are forgiven behind each error, and an empty chunk takes one of them
+    let (mut answered, mut closed) = (0, false);
+    for _ in 0..1000 {
+        let (_, event) = session.receive(now, b"BDAT 0\r\n", &mut Vec::new());
+        answered += output(&mut session).matches("503 ").count();
+        closed |= event == Some(Event::Close);
+    }
+    assert!(closed);
+    assert_eq!(answered, 3 * 65);
+}
+
+#[test]
+fn a_chunk_that_was_refused_is_read_before_a_shutdown() {
+    let (mut session, now) = mk_session(Limits::default());
+    feed(&mut session, now, "EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<b@c>\r\n");
+    session.answer_recipients(now, vec![Reply::new(250, (2, 1, 5), "OK")]);
+    assert_eq!(feed(&mut session, now, "BDAT 6 LAST\r\n"), Some(Event::Data));
+    session.refuse_data(now, &Reply::new(450, (4, 2, 0), "later"));
+    output(&mut session);
+    assert!(!session.shut_down());
+    assert_eq!(session.receive(now, b"QUIT", &mut Vec::new()), (4, None));
+    assert_eq!(session.receive(now, b"\r\nMAIL FROM:<>\r\n", &mut Vec::new()), (2, Some(Event::Close)));
+    assert_eq!(output(&mut session), "450 4.2.0 later\r\n421 4.3.2 going down, connect again\r\n");
+}
+
 #[test]
 fn a_spoiled_message_is_told_at_once_and_answered_at_its_dot() {
     let (mut session, now) = mk_message(Limits::default());
@@ -304,7 +421,8 @@ proptest! {
             prop_oneof![
                 Just("EHLO a\r\n"), Just("MAIL FROM:<a@b>\r\n"), Just("RCPT TO:<c@d>\r\n"), Just("RCPT TO:<no@d>\r\n"),
                 Just("RCPT TO:<bad>\r\n"), Just("DATA\r\n"), Just("a: b\r\n"), Just("\r\n"), Just(".\r\n"), Just("\n"),
-                Just("\r"), Just("."), Just("NOOP\r\n"), Just("RSET\r\n"),
+                Just("\r"), Just("."), Just("NOOP\r\n"), Just("RSET\r\n"), Just("BDAT 4\r\n"), Just("BDAT 4 LAST\r\n"),
+                Just("BDAT 0 LAST\r\n"), Just("BDAT 20\r\n"),
             ],
             0..40,
         ),

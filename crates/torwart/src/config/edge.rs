@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use torwart_edge::{BareNewline, CertificateFiles, check_certificates};
+use torwart_edge::{BareNewline, CertificateFiles, SpoolSettings, check_certificates};
 
 use super::reader::Reader;
 use super::values::{address, host_name, network, overlap, size};
@@ -25,6 +25,7 @@ pub(crate) struct EdgeConfig {
     pub(crate) max_message_size: u64,
     pub(crate) max_connections: usize,
     pub(crate) max_connections_per_network: usize,
+    pub(crate) spool: SpoolSettings,
     pub(crate) drain: DrainConfig,
 }
 
@@ -76,6 +77,7 @@ impl Reader {
             let text = format!("{network} is more than --max-connections {all}");
             self.mistake("--max-connections-per-network", text);
         }
+        let max_message_size = self.message_size(&arguments.max_message_size);
         let newlines = [("reject", BareNewline::Reject), ("normalize", BareNewline::Normalize)];
         EdgeConfig {
             smtp_listen,
@@ -90,9 +92,10 @@ impl Reader {
                 &newlines,
                 BareNewline::Reject,
             ),
-            max_message_size: self.message_size(&arguments.max_message_size),
+            max_message_size,
             max_connections: max_connections.unwrap_or(1),
             max_connections_per_network: per_network.unwrap_or(1),
+            spool: self.spool(arguments, max_message_size),
             drain: self.drain(drain),
         }
     }

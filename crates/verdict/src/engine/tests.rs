@@ -25,6 +25,8 @@ async fn mk_engine_over(store: impl FnOnce(Arc<ManualClock>) -> Arc<dyn Store>) 
         key_files: Vec::new(),
         store_timeout: DEFAULT_STORE_TIMEOUT,
         own_addresses: Vec::new(),
+        messages: MessageLimits::default(),
+        checks: CheckOptions::default(),
     };
     let engine = Engine::start(options, &registry).await.unwrap();
     Setup { engine, clock, registry }
@@ -194,6 +196,8 @@ async fn a_rejected_network_hears_so_at_the_banner() {
         priority: 0,
         expires: None,
         tls: None,
+        hidden: Vec::new(),
+        dns_lists: None,
         greylisting: None,
     };
     let policy = mk_policy("r1", 1, |_, gateway| {
@@ -374,6 +378,8 @@ async fn key_files_are_read_and_every_bad_one_is_named() {
             key_files: files.iter().map(|path| (*path).clone()).collect(),
             store_timeout: DEFAULT_STORE_TIMEOUT,
             own_addresses: Vec::new(),
+            messages: MessageLimits::default(),
+            checks: CheckOptions::default(),
         };
         let registry = Registry::new();
         let engine = Engine::start(options, &registry).await?;

@@ -29,6 +29,7 @@ use super::verdict::VerdictApi;
 /// A call of VerdictService needs one of a fixed number of places, taken before its message is read; without one it is
 /// refused, marked as not done. Health, status and reflection are answered however much there is to do, a few at a time
 /// for each connection: theirs may be streams without end.
+/// A message has places and a time limit of its own: it lasts as long as its sender takes to bring it.
 /// A call's time limit is its client's (`grpc-timeout`), or the server's if that is shorter or there is none. It counts
 /// from the call's header, so that a message that never ends is given up too. The streams of health and reflection have
 /// none but their connection's age.
@@ -39,8 +40,18 @@ pub(super) struct Gate {
     places: Arc<Semaphore>,
     /// Of this connection.
     other_places: Arc<Semaphore>,
-    call_limit: Duration,
+    message_places: Arc<Semaphore>,
+    rooms: Rooms,
     metrics: Arc<GrpcMetrics>,
+}
+
+/// How many there may be at once, and how long each may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rooms {
+    pub(super) max_calls: usize,
+    pub(super) call_limit: Duration,
+    pub(super) max_messages: usize,
+    pub(super) message_limit: Duration,
 }
 
 /// An answer that is under way keeps its place until all of it is told.
@@ -55,6 +66,9 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + 
 /// for one thing at a time.
 const OTHER_CALLS: usize = 32;
 
+/// The path's end of the call that brings a message.
+const CHECK_MESSAGE: &str = "/CheckMessage";
+
 /// Digits of a `grpc-timeout` (the gRPC over HTTP/2 protocol, "TimeoutValue").
 const TIMEOUT_DIGITS: usize = 8;
 
@@ -64,13 +78,13 @@ impl Gate {
     pub(super) fn new(
         verdict: VerdictServiceServer<VerdictApi>,
         others: Routes,
-        max_calls: usize,
-        call_limit: Duration,
+        rooms: Rooms,
         metrics: Arc<GrpcMetrics>,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(max_calls.min(Semaphore::MAX_PERMITS)));
+        let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        let (places, message_places) = (places(rooms.max_calls), places(rooms.max_messages));
         let other_places = Arc::new(Semaphore::new(OTHER_CALLS));
-        Self { verdict, others, places, other_places, call_limit, metrics }
+        Self { verdict, others, places, other_places, message_places, rooms, metrics }
     }
 
     /// The same with room of its own for other services.
@@ -85,10 +99,14 @@ impl Gate {
     }
 
     fn ask_verdict(&self, request: Request<Incoming>) -> Answer {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let (places, limit) = if request.uri().path().ends_with(CHECK_MESSAGE) {
+            (&self.message_places, asked_limit(request.headers(), self.rooms.message_limit))
+        } else {
+            (&self.places, self.limit(request.headers()))
+        };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
             return self.refused();
         };
-        let limit = self.limit(request.headers());
         let metrics = Arc::clone(&self.metrics);
         let call = self.verdict.clone().call(request);
         Box::pin(async move {
@@ -114,7 +132,7 @@ impl Gate {
     }
 
     fn limit(&self, headers: &HeaderMap) -> Duration {
-        asked_limit(headers).map_or(self.call_limit, |asked| asked.min(self.call_limit))
+        asked_limit(headers, self.rooms.call_limit)
     }
 }
 
@@ -178,8 +196,12 @@ fn is_of<S: NamedService>(request: &Request<Incoming>) -> bool {
         .is_some_and(|rest| rest.starts_with('/'))
 }
 
+fn asked_limit(headers: &HeaderMap, most: Duration) -> Duration {
+    timeout_of(headers).map_or(most, |asked| asked.min(most))
+}
+
 /// What `grpc-timeout` says; `None` if it is missing or can't be read.
-fn asked_limit(headers: &HeaderMap) -> Option<Duration> {
+fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > TIMEOUT_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -227,8 +249,8 @@ mod tests {
                 http::HeaderName::from_static("grpc-timeout"),
                 http::HeaderValue::from_str(text).unwrap(),
             )]);
-            assert_eq!(asked_limit(&headers), expected, "{text:?}");
+            assert_eq!(timeout_of(&headers), expected, "{text:?}");
         }
-        assert_eq!(asked_limit(&HeaderMap::new()), None);
+        assert_eq!(timeout_of(&HeaderMap::new()), None);
     }
 }

@@ -20,8 +20,6 @@ pub(super) enum CallRefused {
     Invalid,
     /// No policy has the route.
     UnknownRoute,
-    /// This build does not do that.
-    Unimplemented,
     /// It was begun, but its time was over.
     Deadline,
 }
@@ -95,14 +93,8 @@ impl GrpcMetrics {
 // === impl CallRefused, ConnectionRefused, Held ===
 
 impl CallRefused {
-    const ALL: [Self; 6] = [
-        Self::Overload,
-        Self::NoPolicy,
-        Self::Invalid,
-        Self::UnknownRoute,
-        Self::Unimplemented,
-        Self::Deadline,
-    ];
+    const ALL: [Self; 5] =
+        [Self::Overload, Self::NoPolicy, Self::Invalid, Self::UnknownRoute, Self::Deadline];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -110,7 +102,6 @@ impl CallRefused {
             Self::NoPolicy => "no_policy",
             Self::Invalid => "invalid",
             Self::UnknownRoute => "unknown_route",
-            Self::Unimplemented => "unimplemented",
             Self::Deadline => "deadline",
         }
     }

@@ -3,6 +3,7 @@
 mod calls;
 mod drain;
 mod limits;
+mod messages;
 mod probes;
 mod proxy;
 mod raw;
@@ -17,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
-use torwart_core::{ConnectionQuestion, DeliveryResult};
+use torwart_core::{ConnectionQuestion, DeliveryResult, RecipientsQuestion};
 use torwart_proto::channel::{ChannelSettings, connect, is_not_done};
 use torwart_proto::v1;
 use torwart_proto::v1::status_service_client::StatusServiceClient;
@@ -25,7 +26,7 @@ use torwart_proto::v1::verdict_service_client::VerdictServiceClient;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::engine::Options;
+use crate::engine::{MessageLimits, Options};
 use crate::store::{MemoryStore, Store};
 use crate::testing::*;
 
@@ -55,6 +56,14 @@ async fn start_without_policy(
     store: Option<Arc<dyn Store>>,
     change: impl FnOnce(&mut GrpcSettings),
 ) -> Setup {
+    start_unready(store, MessageLimits::default(), change).await
+}
+
+async fn start_unready(
+    store: Option<Arc<dyn Store>>,
+    messages: MessageLimits,
+    change: impl FnOnce(&mut GrpcSettings),
+) -> Setup {
     let clock = Arc::new(ManualClock::new(START));
     let registry = Registry::new();
     let options = Options {
@@ -63,6 +72,8 @@ async fn start_without_policy(
         key_files: Vec::new(),
         store_timeout: 10 * PATIENCE,
         own_addresses: Vec::new(),
+        messages,
+        checks: crate::CheckOptions::default(),
     };
     let engine = Arc::new(Engine::start(options, &registry).await.unwrap());
     let mut settings = GrpcSettings::new(([127, 0, 0, 1], 0).into());

@@ -1,17 +1,19 @@
 //! VerdictService: questions from the wire to the engine, answers back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::{Request, Response, Status, Streaming};
 use torwart_core::{
     ConnectionQuestion, Delivery, RecipientsQuestion, RouteDigest, Unavailable, UnavailableKind, Verdicts,
 };
 use torwart_proto::channel::not_done;
-use torwart_proto::convert::Malformed;
+use torwart_proto::convert::{Malformed, to_message_begin};
 use torwart_proto::v1::verdict_service_server::VerdictService;
 use torwart_proto::{trace, v1};
 use tracing::Instrument as _;
 
+use super::incoming::{Fault, Incoming};
 use super::metrics::{CallRefused, GrpcMetrics};
 use crate::engine::Engine;
 
@@ -19,13 +21,23 @@ use crate::engine::Engine;
 pub(super) struct VerdictApi {
     engine: Arc<Engine>,
     metrics: Arc<GrpcMetrics>,
+    limits: MessageTimes,
+}
+
+/// How long what of a message may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MessageTimes {
+    /// Between two parts.
+    pub(super) silence: Duration,
+    /// From its end to the answer.
+    pub(super) answer: Duration,
 }
 
 // === impl VerdictApi ===
 
 impl VerdictApi {
-    pub(super) fn new(engine: Arc<Engine>, metrics: Arc<GrpcMetrics>) -> Self {
-        Self { engine, metrics }
+    pub(super) fn new(engine: Arc<Engine>, metrics: Arc<GrpcMetrics>, limits: MessageTimes) -> Self {
+        Self { engine, metrics, limits }
     }
 
     /// What the wire says as a question. Whoever asks badly would be refused everywhere, so this is no "not done".
@@ -36,6 +48,11 @@ impl VerdictApi {
     fn invalid(&self, what: String) -> Status {
         self.metrics.call_refused(CallRefused::Invalid);
         Status::invalid_argument(what)
+    }
+
+    fn overdue(&self, what: &str) -> Status {
+        self.metrics.call_refused(CallRefused::Deadline);
+        Status::deadline_exceeded(what)
     }
 
     fn unavailable(&self, unavailable: &Unavailable) -> Status {
@@ -84,13 +101,30 @@ impl VerdictService for VerdictApi {
         }
     }
 
-    /// No answer of this build says `hold_message`, so no edge has a reason to ask.
     async fn check_message(
         &self,
-        _: Request<Streaming<v1::CheckMessageRequest>>,
+        request: Request<Streaming<v1::CheckMessageRequest>>,
     ) -> Result<Response<v1::CheckMessageResponse>, Status> {
-        self.metrics.call_refused(CallRefused::Unimplemented);
-        Err(Status::unimplemented("this verdict checks no messages: no answer of it says hold_message"))
+        let span = trace::remote_child(request.metadata(), "verdict check_message");
+        let mut parts = request.into_inner();
+        let first = match tokio::time::timeout(self.limits.silence, parts.message()).await {
+            Ok(first) => first?.unwrap_or_default(),
+            Err(_) => return Err(self.overdue("the message did not begin in time")),
+        };
+        let question = to_message_begin(first).map_err(|malformed| self.invalid(malformed.to_string()))?;
+        let (body, outcome) = Incoming::new(parts, self.limits.silence);
+        let asked = self.engine.check_message(question, Box::new(body)).instrument(span);
+        let answer = tokio::select! {
+            answer = asked => answer,
+            () = outcome.overdue(self.limits.answer) => return Err(self.overdue("the message took too long")),
+        };
+        match (answer, outcome.fault()) {
+            (Ok(answer), _) => Ok(Response::new((&answer).into())),
+            (Err(_), Some(Fault::Broken(status))) => Err(status),
+            (Err(_), Some(Fault::Malformed(what))) => Err(self.invalid(what)),
+            (Err(_), Some(Fault::Silent)) => Err(self.overdue("the message did not go on")),
+            (Err(unavailable), None) => Err(self.unavailable(&unavailable)),
+        }
     }
 
     async fn report_outcome(

@@ -107,6 +107,20 @@ async fn opportunistic_falls_back_to_clear_text_and_remembers() {
 }
 
 #[tokio::test]
+async fn a_failed_handshake_is_forgotten_in_time() {
+    let (acceptor, _) = mk_certified();
+    let script = Script { start_tls: Say::Last("220 go ahead\r\n"), ..mk_script(&acceptor) };
+    let (server, route) = mk_server(vec![script, Script::default(), mk_script(&acceptor)]).await;
+    let settings =
+        UpstreamSettings { transactions: 1, clear_text: Duration::ZERO, ..UpstreamSettings::default() };
+    let world = World::with(settings);
+    world.deliver(&route).await.assert_accepted();
+    assert_eq!(server.seen().encrypted, 0);
+    world.deliver(&route).await.assert_accepted();
+    assert_eq!(server.seen().encrypted, 1);
+}
+
+#[tokio::test]
 async fn opportunistic_goes_on_in_clear_text_where_starttls_is_refused() {
     let (acceptor, _) = mk_certified();
     let script =

@@ -1,3 +1,5 @@
+use tokio::net::TcpListener;
+
 use super::script::{EHLO, OK, Say};
 use super::*;
 
@@ -347,37 +349,78 @@ async fn a_name_is_resolved_and_one_that_is_not_there_is_down() {
     assert_eq!(world.metrics.failures(FailureKind::Dns), 1);
 }
 
+/// RFC 6761 section 6.3: the name has one address of each family, and a server is at one of them.
 #[tokio::test]
-async fn a_route_that_needs_what_is_not_built_yet_is_deferred_and_not_misdelivered() {
-    let (server, route) = mk_server(vec![Script::default()]).await;
-    let world = World::new();
-    for route in [
-        Route { protocol: Protocol::Lmtp, ..(*route).clone() },
-        Route { client_identity: ClientIdentity::Xclient, ..(*route).clone() },
-        Route { client_identity: ClientIdentity::Xforward, ..(*route).clone() },
-        Route { client_identity: ClientIdentity::ProxyV2, ..(*route).clone() },
-        Route { upstreams: Vec::new(), ..(*route).clone() },
-    ] {
-        let outcome = world.deliver(&Arc::new(route)).await;
-        assert_eq!(outcome.heard(), ("begin", 451, (4, 3, 5), Reason::UpstreamDeferred));
+async fn every_address_of_a_name_is_tried_of_either_family() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(listener) = TcpListener::bind(address).await else {
+            assert!(address.starts_with('['), "only IPv6 may be missing");
+            eprintln!("SKIPPED: there is no IPv6 here");
+            continue;
+        };
+        let server = Server::serve(listener, vec![Script::default()]);
+        let host = Host::Name("mail.localhost".into());
+        let upstream = Upstream { host, ..mk_upstream(server.address) };
+        let world = World::new();
+        world.deliver(&mk_route(vec![upstream], mk_tls(TlsMode::Disabled))).await.assert_accepted();
+        assert_eq!(server.seen().messages.len(), 1, "{address}");
     }
-    assert_eq!(server.seen().connections, 0);
 }
 
 #[tokio::test]
-async fn a_path_that_needs_smtputf8_is_not_sent_without_it() {
+async fn a_route_without_an_upstream_is_a_fault_of_the_configuration() {
+    let outcome = World::new().deliver(&mk_route(Vec::new(), mk_tls(TlsMode::Disabled))).await;
+    assert_eq!(outcome.heard(), ("begin", 451, (4, 3, 5), Reason::UpstreamDeferred));
+}
+
+const UNSPEAKABLE: (u16, (u8, u16, u16), Reason) = (550, (5, 6, 7), Reason::UpstreamRejected);
+
+/// RFC 6531 section 3.5.
+#[tokio::test]
+async fn mail_that_needs_smtputf8_is_not_sent_without_it() {
     let (server, route) = mk_server(vec![Script::default()]).await;
     let world = World::new();
-    let outcome = world.deliver_to(&route, &["üser@example.org", RECIPIENT], BODY).await;
-    outcome.assert_accepted();
-    assert!(server.seen().commands.iter().all(|command| command.is_ascii()));
-    let outcome = world.deliver_to(&route, &["üser@example.org"], BODY).await;
-    assert_eq!(outcome.heard(), ("rcpt", 550, (5, 6, 7), Reason::UpstreamRejected));
-    let mail = MailFacts { sender: "ü@example.com".into(), ..mk_mail() };
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let refusal = world.upstreams.begin(&route, &mail, &[RECIPIENT], deadline).await.unwrap_err();
-    assert_eq!((refusal.reply.code, refusal.reply.enhanced), (550, (5, 6, 7)));
+    let limit = Duration::from_secs(20);
+    let umlaut = MailFacts { sender: "\u{fc}@example.com".into(), ..mk_mail() };
+    let declared = MailFacts { smtputf8: true, ..mk_mail() };
+    for mail in [umlaut, declared] {
+        let outcome = world.deliver_mail(&route, &mail, &[RECIPIENT], BODY, limit).await;
+        let (code, enhanced, reason) = UNSPEAKABLE;
+        assert_eq!(outcome.heard(), ("begin", code, enhanced, reason), "{mail:?}");
+    }
+    assert!(!server.seen().commands.iter().any(|command| command.starts_with("MAIL")));
+
+    // Without SMTPUTF8 at MAIL, no path may go beyond ASCII, whatever is offered; the others are none the worse for it.
+    let offer = Script { ehlo: Say::Text(EHLO_UTF8), ..Script::default() };
+    let rows = [
+        (Script::default(), "MAIL FROM:<sender@example.com> SIZE=100 BODY=8BITMIME"),
+        (offer, "MAIL FROM:<sender@example.com> SIZE=100"),
+    ];
+    for (script, mail_line) in rows {
+        let (server, route) = mk_server(vec![script]).await;
+        let recipients = ["\u{fc}ser@example.org", RECIPIENT];
+        let begun = world.upstreams.begin(&route, &mk_mail(), &recipients, Instant::now() + limit).await;
+        let (_relay, replies) = begun.unwrap();
+        let heard = (replies[0].client_reply.code, replies[0].client_reply.enhanced, replies[0].reason);
+        assert_eq!((heard, replies[1].accepted), (UNSPEAKABLE, true));
+        let commands = server.seen().commands;
+        assert_eq!(commands[1..], [mail_line, "RCPT TO:<user@example.org>"]);
+    }
 }
+
+#[tokio::test]
+async fn mail_that_needs_smtputf8_says_so_where_it_is_offered() {
+    let (server, route) = mk_server(vec![Script { ehlo: Say::Text(EHLO_UTF8), ..Script::default() }]).await;
+    let world = World::new();
+    let limit = Duration::from_secs(20);
+    let mail = MailFacts { sender: "\u{fc}@example.com".into(), smtputf8: true, ..mk_mail() };
+    world.deliver_mail(&route, &mail, &["\u{fc}ser@example.org"], BODY, limit).await.assert_accepted();
+    let commands = server.seen().commands;
+    assert_eq!(commands[1], "MAIL FROM:<\u{fc}@example.com> SIZE=100 SMTPUTF8", "8BITMIME is not offered");
+    assert_eq!(commands[2], "RCPT TO:<\u{fc}ser@example.org>");
+}
+
+const EHLO_UTF8: &str = "250-mx.example\r\n250-PIPELINING\r\n250-SIZE 1000000\r\n250 SMTPUTF8\r\n";
 
 #[test]
 fn the_scripts_own_replies_are_what_a_server_says() {

@@ -31,6 +31,10 @@ pub(super) enum Say {
 pub(super) struct Script {
     pub(super) banner: Say,
     pub(super) ehlo: Say,
+    /// The answer to XCLIENT and to XFORWARD.
+    pub(super) identity: Say,
+    /// A PROXY header (version 2) comes before everything else.
+    pub(super) proxied: bool,
     pub(super) start_tls: Say,
     /// The handshake after "220" to STARTTLS, or from the first byte if `implicit`.
     pub(super) acceptor: Option<TlsAcceptor>,
@@ -60,6 +64,8 @@ pub(super) struct Seen {
     pub(super) messages: Vec<Vec<u8>>,
     /// A script's `chatter` was said.
     pub(super) chattered: bool,
+    /// PROXY headers.
+    pub(super) headers: Vec<Vec<u8>>,
     /// Connections that were encrypted.
     pub(super) encrypted: usize,
 }
@@ -91,6 +97,8 @@ impl Default for Script {
         Self {
             banner: Say::Text("220 mx.example ESMTP\r\n"),
             ehlo: Say::Text(EHLO),
+            identity: Say::Text("220 mx.example ESMTP\r\n"),
+            proxied: false,
             start_tls: Say::Text("220 go ahead\r\n"),
             acceptor: None,
             implicit: false,
@@ -108,7 +116,10 @@ impl Default for Script {
 impl Server {
     /// The first connection gets the first script, and so on; the last one repeats.
     pub(super) async fn start(scripts: Vec<Script>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), scripts)
+    }
+
+    pub(super) fn serve(listener: TcpListener, scripts: Vec<Script>) -> Self {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let changes = watch::Sender::new(());
@@ -162,6 +173,10 @@ impl Server {
 
 impl Peer {
     async fn run(&mut self) -> io::Result<()> {
+        if self.script.proxied {
+            let header = self.header().await?;
+            self.note(|seen| seen.headers.push(header));
+        }
         if self.script.implicit {
             self.encrypt().await?;
         }
@@ -172,7 +187,8 @@ impl Peer {
             let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
             self.note(|seen| seen.commands.push(line.clone()));
             match verb.as_str() {
-                "EHLO" | "HELO" => self.say(self.script.ehlo.clone()).await?,
+                "XCLIENT" | "XFORWARD" => self.say(self.script.identity.clone()).await?,
+                "EHLO" | "HELO" | "LHLO" => self.say(self.script.ehlo.clone()).await?,
                 "STARTTLS" => {
                     self.say(self.script.start_tls.clone()).await?;
                     self.encrypt().await?;
@@ -255,6 +271,16 @@ impl Peer {
         let chunk = self.buffer[start..].to_vec();
         self.note(|seen| seen.reads.push(chunk));
         Ok(())
+    }
+
+    /// No octet more: what follows may be the beginning of a handshake.
+    async fn header(&mut self) -> io::Result<Vec<u8>> {
+        let mut header = vec![0; 16];
+        self.io.read_exact(&mut header).await?;
+        let mut rest = vec![0; usize::from(u16::from_be_bytes([header[14], header[15]]))];
+        self.io.read_exact(&mut rest).await?;
+        header.extend(rest);
+        Ok(header)
     }
 
     async fn line(&mut self) -> io::Result<String> {

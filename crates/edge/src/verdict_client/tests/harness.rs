@@ -16,10 +16,12 @@ use tonic::transport::Server as Tonic;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 use torwart_core::{
-    Action, BoxFuture, ClientIdentity, ConnectionAnswer, ConnectionQuestion, Delivery, DeliveryResult,
-    Envelope, Host, Id, ListenerTls, Mailbox, Peer, Protocol, Reason, RecipientVerdict, RecipientsAnswer,
-    RecipientsQuestion, Reply, Revision, Route, RouteDigest, SoftBounce, TlsMode, Upstream, UpstreamTls,
+    Action, BodyPart, BoxFuture, ClientIdentity, ConnectionAnswer, ConnectionQuestion, Delivery,
+    DeliveryResult, Envelope, Host, Id, ListenerTls, Mailbox, MessageAnswer, MessageQuestion, Peer, Protocol,
+    Reason, RecipientVerdict, RecipientsAnswer, RecipientsQuestion, Reply, Revision, Route, RouteDigest,
+    SoftBounce, TlsMode, Upstream, UpstreamTls,
 };
+use torwart_proto::convert::to_message_begin;
 use torwart_proto::v1;
 use torwart_proto::v1::verdict_service_server::{VerdictService, VerdictServiceServer};
 
@@ -144,6 +146,8 @@ impl VerdictService for Script {
         let answer = ConnectionAnswer {
             refuse: None,
             tls: ListenerTls::Offer,
+            greet_delay: Duration::ZERO,
+            hidden: Vec::new(),
             revision: Revision(self.0.name.as_str().into()),
             ask_connections: false,
         };
@@ -175,11 +179,45 @@ impl VerdictService for Script {
         Ok(Response::new(response))
     }
 
+    /// Reads to the end, whatever it does then.
     async fn check_message(
         &self,
-        _: Request<Streaming<v1::CheckMessageRequest>>,
+        request: Request<Streaming<v1::CheckMessageRequest>>,
     ) -> Result<Response<v1::CheckMessageResponse>, Status> {
-        Err(Status::unimplemented("not here"))
+        if let Behaviour::Fail(status) = &*self.0.behaviour.lock().unwrap()
+            && status.code() == tonic::Code::Unimplemented
+        {
+            self.0.calls.send_modify(|calls| *calls.entry("message").or_default() += 1);
+            return Err(status.clone());
+        }
+        let nonsense = self.begin("message", &request).await?;
+        let mut parts = request.into_inner();
+        let question = to_message_begin(parts.message().await?.unwrap()).unwrap();
+        let (mut came, mut end) = (0, None);
+        while let Some(part) = parts.message().await? {
+            match BodyPart::try_from(part).unwrap() {
+                BodyPart::Chunk(chunk) => came += chunk.len(),
+                BodyPart::End { size } => end = Some(size),
+            }
+        }
+        assert_eq!(end, Some(came as u64));
+        let answer = MessageAnswer {
+            action: Action::Accept,
+            reply: None,
+            reason: Reason::Accepted,
+            monitored: None,
+            score: 0.0,
+            checks: question.checks,
+            add_fields: Vec::new(),
+            remove_fields: Vec::new(),
+            remove_authserv_id: None,
+            revision: Revision(self.0.name.as_str().into()),
+        };
+        let mut response = v1::CheckMessageResponse::from(&answer);
+        if nonsense {
+            response.add_fields = vec!["no field".to_owned()];
+        }
+        Ok(Response::new(response))
     }
 
     async fn report_outcome(
@@ -233,6 +271,7 @@ impl Script {
             size_limit: 1000,
             deliver_to: None,
             refuse_data: None,
+            hold_message: false,
         }
     }
 }
@@ -412,6 +451,7 @@ fn peer() -> Arc<Peer> {
         address: "192.0.2.1:4711".parse().unwrap(),
         helo: Some("client.example".into()),
         tls: None,
+        early_talker: false,
     })
 }
 
@@ -426,6 +466,11 @@ fn envelope() -> Arc<Envelope> {
 
 pub(super) fn connection() -> ConnectionQuestion {
     ConnectionQuestion { peer: peer() }
+}
+
+pub(super) fn message() -> MessageQuestion {
+    let RecipientsQuestion { peer, transaction, envelope, recipients, accepted_before: _ } = recipients();
+    MessageQuestion { peer, transaction, envelope, recipients, checks: Vec::new() }
 }
 
 pub(super) fn recipients() -> RecipientsQuestion {

@@ -172,6 +172,7 @@ fn what_is_held_or_not_known_to_be_unknown_hears_451() {
             recipients: &[torwart_core::Mailbox::new("bob", domain)],
             accepted_before: 0,
             checks: &[],
+            dns_lists: &[],
             verified: &[],
             own_addresses: &[],
         };

@@ -41,6 +41,8 @@ fn where_tls_is_required_mail_in_clear_waits_even_if_the_banner_did_not_say_so()
                         priority: 0,
                         expires: None,
                         tls,
+                        hidden: Vec::new(),
+                        dns_lists: None,
                         greylisting: None,
                     };
                     gateway.ranges = RangeTable::new([(range, vec![cidr.parse().unwrap()])]);
@@ -55,4 +57,47 @@ fn where_tls_is_required_mail_in_clear_waits_even_if_the_banner_did_not_say_so()
             }
         }
     }
+}
+
+#[test]
+fn who_is_allowed_everything_is_greeted_at_once_and_only_its_range_hides_keywords() {
+    let delay = Duration::from_secs(5);
+    for (action, waits) in
+        [(RangeAction::Allow, false), (RangeAction::Check, true), (RangeAction::Defer, true)]
+    {
+        let policy = mk_policy(mk_domain(), |gateway| {
+            gateway.greet_delay = delay;
+            let range = Range {
+                name: "r".into(),
+                action,
+                priority: 0,
+                expires: Some(NOW + 1),
+                tls: None,
+                hidden: vec![Keyword::Chunking],
+                dns_lists: None,
+                greylisting: None,
+            };
+            gateway.ranges = RangeTable::new([(range, vec!["192.0.2.0/24".parse().unwrap()])]);
+        });
+        let greeted = |client: &str, now| {
+            let (answer, _) = judge_connection(&policy, client.parse().unwrap(), now);
+            (answer.greet_delay, answer.hidden)
+        };
+        let within = if waits { delay } else { Duration::ZERO };
+        assert_eq!(greeted("192.0.2.9", NOW), (within, vec![Keyword::Chunking]), "{action:?}");
+        assert_eq!(greeted("203.0.113.1", NOW), (delay, Vec::new()));
+        assert_eq!(greeted("192.0.2.9", NOW + 1), (delay, Vec::new()), "its range is over");
+    }
+}
+
+#[test]
+fn a_recipient_in_letters_is_one_of_the_domain_in_a_labels() {
+    let policy = mk_policy(mk_domain(), |gateway| {
+        gateway.senders.deny = mk_senders(&["*@b\u{fc}cher.example"]);
+    });
+    let denied = Case { sender: Some(Mailbox::new("a", "b\u{fc}cher.example")), ..Case::default() };
+    let a_label = Case { sender: Some(Mailbox::new("a", "xn--bcher-kva.example")), ..Case::default() };
+    let refused = a_label.shown(&policy, "bob@example.org");
+    assert!(refused.contains("sender_denied"), "{refused}");
+    assert_eq!(denied.shown(&policy, "bob@example.org"), refused);
 }

@@ -1,9 +1,12 @@
 //! Requests that are not as the `.proto` files say, and the field that is named.
 
-use torwart_core::{ConnectionQuestion, Delivery, RecipientsQuestion, Route};
+use torwart_core::{
+    BodyPart, ConnectionQuestion, Delivery, MessageAnswer, MessageQuestion, RecipientsQuestion, Route,
+};
 
-use super::super::{LONGEST_TEXT, MOST_RECIPIENTS, Malformed};
+use super::super::{LONGEST_TEXT, MOST_RECIPIENTS, Malformed, message_begin, to_message_begin};
 use crate::v1;
+use crate::v1::check_message_request::Part;
 
 fn peer() -> v1::Peer {
     v1::Peer {
@@ -209,4 +212,107 @@ fn a_mapped_address_is_its_ipv4_address() {
     of(&mut mapped).address = vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1];
     let question = RecipientsQuestion::try_from(mapped).unwrap();
     assert_eq!(question.peer.address.to_string(), "192.0.2.1:4711");
+}
+
+fn begin() -> v1::MessageBegin {
+    v1::MessageBegin {
+        peer: Some(peer()),
+        transaction_id: vec![2; 16],
+        envelope: Some(envelope()),
+        recipients: vec![mailbox("b", "example.org")],
+        checks: Vec::new(),
+    }
+}
+
+fn refusal() -> v1::CheckMessageResponse {
+    v1::CheckMessageResponse {
+        action: v1::Action::Reject.into(),
+        reply: Some(v1::Reply {
+            code: 550,
+            enhanced_class: 5,
+            enhanced_subject: 7,
+            enhanced_detail: 1,
+            text: "no".to_owned(),
+        }),
+        reason: "score".to_owned(),
+        monitored: None,
+        score: 12.0,
+        checks: Vec::new(),
+        add_fields: vec!["X-Torwart-Status: Yes,\r\n score=12".to_owned()],
+        remove_fields: vec!["X-Spam-*".to_owned()],
+        remove_authserv_id: "mx.example.net".to_owned(),
+        revision: "r1".to_owned(),
+    }
+}
+
+#[test]
+fn a_malformed_question_about_a_message_names_its_field() {
+    assert_named::<v1::MessageBegin, MessageQuestion>(
+        begin,
+        &[
+            ("peer", |b| b.peer = None),
+            ("transaction_id", |b| b.transaction_id = vec![2; 15]),
+            ("envelope", |b| b.envelope = None),
+            ("recipients", |b| b.recipients.clear()),
+            ("recipients", |b| b.recipients = vec![mailbox("b", "example.org"); MOST_RECIPIENTS + 1]),
+        ],
+    );
+}
+
+#[test]
+fn the_parts_of_a_message_have_their_order_and_their_size() {
+    let part = |part| v1::CheckMessageRequest { part };
+    let chunk = |length| part(Some(Part::Chunk(vec![b'x'; length].into())));
+    let end = || part(Some(Part::End(v1::MessageEnd { size: 3 })));
+    let first = MessageQuestion::try_from(begin()).unwrap();
+    assert!(to_message_begin(message_begin(&first)).is_ok());
+    for other in [chunk(1), end(), part(None)] {
+        assert_eq!(to_message_begin(other).unwrap_err().field, "part");
+    }
+    assert!(BodyPart::try_from(chunk(BodyPart::LONGEST_CHUNK)).is_ok());
+    assert_eq!(BodyPart::try_from(end()), Ok(BodyPart::End { size: 3 }));
+    for (other, field) in [
+        (chunk(BodyPart::LONGEST_CHUNK + 1), "part.chunk"),
+        (message_begin(&first), "part"),
+        (part(None), "part"),
+    ] {
+        assert_eq!(BodyPart::try_from(other).unwrap_err().field, field);
+    }
+}
+
+#[test]
+fn a_word_about_a_message_that_can_t_be_carried_out_names_its_field() {
+    assert_named::<v1::CheckMessageResponse, MessageAnswer>(
+        refusal,
+        &[
+            ("action", |a| a.action = 0),
+            ("action", |a| a.action = 99),
+            ("score", |a| a.score = f32::NAN),
+            ("reply", |a| a.reply = None),
+            ("reply", |a| a.action = v1::Action::Defer.into()),
+            ("reply", |a| a.reply.as_mut().unwrap().text = "a\r\n250 b".to_owned()),
+            ("add_fields", |a| a.add_fields = vec!["A: b".to_owned(); 65]),
+            ("add_fields", |a| a.add_fields.push(String::new())),
+            ("add_fields", |a| a.add_fields.push("no field".to_owned())),
+            ("add_fields", |a| a.add_fields.push(": no name".to_owned())),
+            ("add_fields", |a| a.add_fields.push("A B: x".to_owned())),
+            ("add_fields", |a| a.add_fields.push("A: b\r\n".to_owned())),
+            ("add_fields", |a| a.add_fields.push("A: b\r\n \t".to_owned())),
+            ("add_fields", |a| a.add_fields.push("A: b\r\n\r\nbody".to_owned())),
+            ("add_fields", |a| a.add_fields.push("A: b\r\nB: c".to_owned())),
+            ("add_fields", |a| a.add_fields.push("A: b\n c".to_owned())),
+            ("add_fields", |a| a.add_fields.push("A: \0".to_owned())),
+            ("add_fields", |a| a.add_fields.push("A: \u{fc}".to_owned())),
+            ("add_fields", |a| a.add_fields.push(format!("A: {}", "x".repeat(999)))),
+            ("add_fields", |a| a.add_fields.push(format!("A: b{}", "\r\n c".repeat(5000)))),
+            ("remove_fields", |a| a.remove_fields = vec!["A".to_owned(); 65]),
+            ("remove_fields", |a| a.remove_fields.push(String::new())),
+            ("remove_fields", |a| a.remove_fields.push("*".to_owned())),
+            ("remove_fields", |a| a.remove_fields.push("A:".to_owned())),
+            ("remove_fields", |a| a.remove_fields.push("A b".to_owned())),
+            ("remove_authserv_id", |a| a.remove_authserv_id = "a\r\nb".to_owned()),
+            ("remove_authserv_id", |a| a.remove_authserv_id = "x".repeat(256)),
+            ("revision", |a| a.revision = "r 1".to_owned()),
+        ],
+    );
 }

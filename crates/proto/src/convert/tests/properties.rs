@@ -4,7 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
 use torwart_core::{
-    Action, ConnectionAnswer, ConnectionQuestion, Delivery, RecipientsAnswer, RecipientsQuestion, Route,
+    Action, BodyPart, ConnectionAnswer, ConnectionQuestion, Delivery, MessageAnswer, MessageQuestion,
+    RecipientsAnswer, RecipientsQuestion, Route,
 };
 
 use super::super::Malformed;
@@ -62,6 +63,30 @@ fn assert_sayable(answer: &RecipientsAnswer) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// An edge can write its fields on top of a message, and nothing else comes of them.
+fn assert_writable(answer: &MessageAnswer) -> Result<(), TestCaseError> {
+    let class = answer.reply.as_ref().map(|reply| reply.code / 100);
+    let expected = match answer.action {
+        Action::Accept => None,
+        Action::Defer => Some(4),
+        Action::Reject => Some(5),
+    };
+    prop_assert_eq!(class, expected);
+    for field in &answer.add_fields {
+        let text = format!("{field}\r\n");
+        for (i, line) in text.split_inclusive("\r\n").enumerate() {
+            let line = line.strip_suffix("\r\n").unwrap();
+            prop_assert!(
+                line.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte)),
+                "{field:?}"
+            );
+            prop_assert!(!line.trim().is_empty() && line.starts_with([' ', '\t']) == (i > 0), "{field:?}");
+        }
+    }
+    prop_assert!(answer.remove_fields.iter().all(|name| !name.is_empty() && &**name != "*"));
+    Ok(())
+}
+
 /// Bytes of a good message, a few of them changed.
 fn spoil(mut bytes: Vec<u8>, changes: Vec<(prop::sample::Index, u8)>) -> Vec<u8> {
     if !bytes.is_empty() {
@@ -105,6 +130,24 @@ proptest! {
     }
 
     #[test]
+    fn a_message_question_survives_the_wire(question in values::message_question()) {
+        assert_same(&round_trip::<_, v1::MessageBegin>(&question), &question)?;
+    }
+
+    #[test]
+    fn a_message_answer_survives_the_wire(answer in values::message_answer()) {
+        assert_same(&round_trip::<_, v1::CheckMessageResponse>(&answer), &answer)?;
+    }
+
+    #[test]
+    fn a_piece_of_a_message_survives_the_wire(bytes in vec(any::<u8>(), 0..200), size in any::<u64>()) {
+        for part in [BodyPart::Chunk(bytes), BodyPart::End { size }] {
+            let bytes = v1::CheckMessageRequest::from(part.clone()).encode_to_vec();
+            prop_assert_eq!(taken::<v1::CheckMessageRequest, BodyPart>(&bytes).unwrap().unwrap(), part);
+        }
+    }
+
+    #[test]
     fn a_route_survives_the_wire(route in values::route()) {
         prop_assert_eq!(round_trip::<_, v1::Route>(&route), route);
     }
@@ -116,6 +159,11 @@ proptest! {
         let _ = taken::<v1::ReportOutcomeRequest, Delivery>(&bytes);
         let _ = taken::<v1::CheckConnectionResponse, ConnectionAnswer>(&bytes);
         let _ = taken::<v1::Route, Route>(&bytes);
+        let _ = taken::<v1::MessageBegin, MessageQuestion>(&bytes);
+        let _ = taken::<v1::CheckMessageRequest, BodyPart>(&bytes);
+        if let Some(Ok(answer)) = taken::<v1::CheckMessageResponse, MessageAnswer>(&bytes) {
+            assert_writable(&answer)?;
+        }
         if let Some(Ok(answer)) = taken::<v1::CheckRecipientsResponse, RecipientsAnswer>(&bytes) {
             assert_sayable(&answer)?;
         }
@@ -136,12 +184,17 @@ proptest! {
     #[test]
     fn whatever_a_verdict_answers_can_be_said_to_a_client(
         answer in values::recipients_answer(),
+        message in values::message_answer(),
         route in values::route(),
         changes in changes(),
     ) {
         let bytes = spoil(v1::CheckRecipientsResponse::from(&answer).encode_to_vec(), changes.clone());
         if let Some(Ok(answer)) = taken::<v1::CheckRecipientsResponse, RecipientsAnswer>(&bytes) {
             assert_sayable(&answer)?;
+        }
+        let bytes = spoil(v1::CheckMessageResponse::from(&message).encode_to_vec(), changes.clone());
+        if let Some(Ok(answer)) = taken::<v1::CheckMessageResponse, MessageAnswer>(&bytes) {
+            assert_writable(&answer)?;
         }
         let bytes = spoil(v1::Route::from(&route).encode_to_vec(), changes);
         if let Some(Ok(route)) = taken::<v1::Route, Route>(&bytes) {

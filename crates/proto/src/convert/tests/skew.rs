@@ -1,8 +1,10 @@
 //! A verdict that is newer than the edge, or broken: what the edge makes of its answers.
 
+use std::time::Duration;
+
 use torwart_core::{
-    Action, ClassDigest, ConnectionAnswer, ListenerTls, Reason, RecipientVerdict, RecipientsAnswer, Reply,
-    Revision, Route, RouteDigest, SoftBounce,
+    Action, ClassDigest, ConnectionAnswer, Keyword, ListenerTls, Reason, RecipientVerdict, RecipientsAnswer,
+    Reply, Revision, Route, RouteDigest, SoftBounce,
 };
 
 use crate::v1;
@@ -79,7 +81,6 @@ fn what_an_edge_can_t_carry_out_is_451_for_that_recipient_and_the_others_stand()
         ("accept without a class", v1::RecipientVerdict { delivery_class: None, ..accepted() }),
         ("a route that is no digest", v1::RecipientVerdict { route: Some(vec![1]), ..accepted() }),
         ("a class that is no digest", v1::RecipientVerdict { delivery_class: Some(vec![]), ..accepted() }),
-        ("a message to be held", v1::RecipientVerdict { hold_message: true, ..accepted() }),
         ("a score that is no number", v1::RecipientVerdict { score: f32::NAN, ..accepted() }),
         (
             "a reply to DATA that is none",
@@ -181,7 +182,7 @@ fn connection(refuse: Option<v1::Reply>, tls: i32) -> v1::CheckConnectionRespons
         revision: "r1".to_owned(),
         ask_connections: false,
         greet_delay_milliseconds: 5000,
-        hidden_keywords: vec!["PIPELINING".to_owned()],
+        hidden_keywords: ["DSN", "pipelining", "CHUNKING", "8BITMIME"].map(str::to_owned).to_vec(),
     }
 }
 
@@ -193,6 +194,8 @@ fn what_an_edge_can_t_do_at_the_banner_is_left_out() {
         let answer = ConnectionAnswer::try_from(connection(None, sent)).unwrap();
         assert_eq!((answer.refuse, answer.tls), (None, meant), "{sent}");
         assert_eq!((answer.revision, answer.ask_connections), (Revision("r1".into()), false));
+        assert_eq!(answer.hidden, [Keyword::EightBitMime, Keyword::Chunking]);
+        assert_eq!(answer.greet_delay, Duration::from_secs(5));
     }
 }
 

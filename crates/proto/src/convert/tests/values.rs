@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::option;
@@ -9,9 +10,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use torwart_core::{
     Action, CheckOutcome, CheckResult, ClassDigest, ClientIdentity, ConnectionAnswer, Delivery,
-    DeliveryResult, Envelope, Greylist, Host, Id, ListenerTls, Mailbox, Monitored, Peer, Protocol, Reason,
-    RecipientVerdict, RecipientsAnswer, RecipientsQuestion, Reply, Revision, Route, RouteDigest, SoftBounce,
-    TlsFacts, TlsMode, Upstream, UpstreamTls, canonical_ip,
+    DeliveryResult, Envelope, Greylist, Host, Id, Keyword, ListenerTls, Mailbox, MessageAnswer,
+    MessageQuestion, Monitored, Peer, Protocol, Reason, RecipientVerdict, RecipientsAnswer,
+    RecipientsQuestion, Reply, Revision, Route, RouteDigest, SoftBounce, TlsFacts, TlsMode, Upstream,
+    UpstreamTls, canonical_ip,
 };
 
 fn text() -> impl Strategy<Value = Arc<str>> {
@@ -37,10 +39,10 @@ pub(super) fn mailbox() -> impl Strategy<Value = Mailbox> {
 
 pub(super) fn peer() -> impl Strategy<Value = Arc<Peer>> {
     let tls = (text(), text()).prop_map(|(version, cipher)| TlsFacts { version, cipher });
-    (id(), any::<IpAddr>(), any::<u16>(), option::of(text()), option::of(tls)).prop_map(
-        |(session, ip, port, helo, tls)| {
+    (id(), any::<IpAddr>(), any::<u16>(), option::of(text()), option::of(tls), any::<bool>()).prop_map(
+        |(session, ip, port, helo, tls, early_talker)| {
             let address = SocketAddr::new(canonical_ip(ip), port);
-            Arc::new(Peer { session, address, helo, tls })
+            Arc::new(Peer { session, address, helo, tls, early_talker })
         },
     )
 }
@@ -113,10 +115,14 @@ fn revision() -> impl Strategy<Value = Revision> {
 
 pub(super) fn connection_answer() -> impl Strategy<Value = ConnectionAnswer> {
     let tls = select(&[ListenerTls::Offer, ListenerTls::Hide, ListenerTls::Require][..]);
-    (option::of((refusal(), reason())), tls, revision(), any::<bool>()).prop_map(
-        |(refuse, tls, revision, ask_connections)| ConnectionAnswer {
+    let hidden = proptest::sample::subsequence(&Keyword::ALL[..], 0..=Keyword::ALL.len());
+    let delay = any::<u32>().prop_map(|milliseconds| Duration::from_millis(milliseconds.into()));
+    (option::of((refusal(), reason())), tls, delay, hidden, revision(), any::<bool>()).prop_map(
+        |(refuse, tls, greet_delay, hidden, revision, ask_connections)| ConnectionAnswer {
             refuse,
             tls,
+            greet_delay,
+            hidden,
             revision,
             ask_connections,
         },
@@ -141,14 +147,14 @@ fn verdict() -> impl Strategy<Value = RecipientVerdict> {
         .prop_map(|(action, reason)| Monitored { action, reason });
     let said = (select(actions), reply(4), reply(5), option::of(refusal()));
     let judged = (reason(), option::of(monitored), option::of(select(&Greylist::ALL[..])), score());
-    let named = (option::of(text()), option::of(text()));
+    let named = (option::of(text()), option::of(text()), any::<bool>());
     let digest = any::<[u8; 16]>;
     let way = (digest(), digest(), any::<bool>(), 1u64.., option::of(mailbox()));
     (said, judged, named, way).prop_map(
         |(
             (action, soft, hard, refuse_data),
             (reason, monitored, greylist, score),
-            (domain, object),
+            (domain, object, hold_message),
             (route, class, has_way, size_limit, deliver_to),
         )| {
             let has_way = has_way || action == Action::Accept;
@@ -170,6 +176,7 @@ fn verdict() -> impl Strategy<Value = RecipientVerdict> {
                 size_limit,
                 deliver_to,
                 refuse_data: refuse_data.filter(|_| action == Action::Accept),
+                hold_message,
             }
         },
     )
@@ -183,6 +190,54 @@ pub(super) fn recipients_answer() -> impl Strategy<Value = RecipientsAnswer> {
             checks,
             revision,
             ask_connections,
+        },
+    )
+}
+
+pub(super) fn message_question() -> impl Strategy<Value = MessageQuestion> {
+    (peer(), id(), envelope(), vec(mailbox(), 1..5), vec(check(), 0..4)).prop_map(
+        |(peer, transaction, envelope, recipients, checks)| MessageQuestion {
+            peer,
+            transaction,
+            envelope,
+            recipients,
+            checks,
+        },
+    )
+}
+
+fn field() -> impl Strategy<Value = Arc<str>> {
+    "[!-9;-~]{1,20}:[ -~]{0,40}(\r\n[ \t][!-~][ -~\t]{0,40}){0,2}".prop_map(Arc::from)
+}
+
+pub(super) fn message_answer() -> impl Strategy<Value = MessageAnswer> {
+    let actions = vec![Action::Accept, Action::Defer, Action::Reject];
+    let monitored = (select(&[Action::Defer, Action::Reject][..]), reason())
+        .prop_map(|(action, reason)| Monitored { action, reason });
+    let said = (select(actions), reply(4), reply(5), reason(), option::of(monitored));
+    let name = "[!-)+-9;-~]{1,20}\\*?".prop_map(Arc::from);
+    let id = option::of("[a-z0-9.]{1,20}".prop_map(Arc::from));
+    let fields = (vec(field(), 0..4), vec(name, 0..4), id);
+    (said, score(), vec(check(), 0..4), fields, revision()).prop_map(
+        |((action, soft, hard, reason, monitored), score, checks, fields, revision)| {
+            let (add_fields, remove_fields, remove_authserv_id) = fields;
+            let reply = match action {
+                Action::Accept => None,
+                Action::Defer => Some(soft),
+                Action::Reject => Some(hard),
+            };
+            MessageAnswer {
+                action,
+                reply,
+                reason,
+                monitored,
+                score,
+                checks,
+                add_fields,
+                remove_fields,
+                remove_authserv_id,
+                revision,
+            }
         },
     )
 }

@@ -10,7 +10,7 @@ use torwart_tests::{PATIENCE, RedisServer};
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::engine::{Engine, Options};
+use crate::engine::{Engine, MessageLimits, Options};
 use crate::store::{Call, MemoryStore, RedisOptions, RedisStore, Revocation, Stats, TestServer};
 use crate::testing::{ANNA, BOB, CLIENT, metric, mk_delivery, mk_policy, mk_question};
 
@@ -21,6 +21,8 @@ fn mk_options(store: Arc<dyn Store>, key_files: Vec<PathBuf>) -> Options {
         key_files,
         store_timeout: Duration::from_secs(10),
         own_addresses: Vec::new(),
+        messages: MessageLimits::default(),
+        checks: crate::CheckOptions::default(),
     }
 }
 

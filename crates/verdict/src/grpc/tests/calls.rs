@@ -37,6 +37,8 @@ async fn every_question_is_answered_as_the_engine_answers_it() {
         priority: 0,
         expires: None,
         tls: None,
+        hidden: Vec::new(),
+        dns_lists: None,
         greylisting: None,
     };
     setup.engine.set_policy(mk_policy("r2", 1, |_, gateway| {
@@ -121,13 +123,4 @@ async fn a_route_that_no_policy_has_is_not_found() {
     let answer = patiently(setup.verdict().get_route(route_request(9))).await;
     assert_refused(answer, Code::NotFound, "09090909090909090909090909090909");
     assert_eq!(setup.calls_refused("unknown_route"), 1);
-}
-
-#[tokio::test]
-async fn messages_are_not_checked_by_this_build() {
-    let setup = start().await;
-    let parts = tokio_stream::iter([v1::CheckMessageRequest { part: None }]);
-    let answer = patiently(setup.verdict().check_message(parts)).await;
-    assert_refused(answer, Code::Unimplemented, "hold_message");
-    assert_eq!(setup.calls_refused("unimplemented"), 1);
 }
