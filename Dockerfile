@@ -5,10 +5,11 @@
 # Builds for the platform that it runs on. Another one is built on a machine of that kind, not by emulation.
 
 FROM rust:1.95-bookworm AS build
+ARG TARGETARCH
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,id=torwart-registry,target=/usr/local/cargo/registry \
-    --mount=type=cache,id=torwart-target,target=/src/target \
+    --mount=type=cache,id=torwart-target-$TARGETARCH,target=/src/target \
     set -eu; \
     binary="$(bash tests/static-build | tail -n 1)"; \
     install -D --mode=0755 "$binary" /image/torwart; \

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use torwart_tests::cluster::{Api, Kind};
+use torwart_tests::{Gateway, Output};
 
 use crate::helm::{Helm, LEAST, chart};
 use crate::objects::with_crds;
@@ -53,6 +54,16 @@ fn two_releases_are_installed_side_by_side_upgraded_and_gone_again() {
         }
         assert!(left(&helm.api, &own, release).len() > 20, "{:?}", left(&helm.api, &own, release));
     }
+    // The Job of an uninstallation, applied by whoever knows no hooks, leaves an installation in use alone.
+    let delete = |release: &str| {
+        let prefix = format!("{release}-torwart");
+        let arguments =
+            ["secrets", "delete", "--namespace", &own.name, "--prefix", &prefix, "--gateway", &prefix];
+        let kubeconfig = std::env::var_os("TORWART_TEST_KUBECONFIG").unwrap();
+        Output::of(Gateway::command(&arguments).env("KUBECONFIG", kubeconfig))
+    };
+    let refused = delete(&releases[0]);
+    assert!(refused.code == 1 && refused.text.contains("-torwart-edge is still there"), "{}", refused.text);
     let options = ["--set", "edge.autoscaling.enabled=true", "--set", "networkPolicy.enabled=true"];
     helm.ok(&[["upgrade", releases[0].as_str(), &chart].as_slice(), &rest, &options].concat());
     // With an HPA the number of pods is its to say: the upgrade does not write it again.
@@ -69,6 +80,8 @@ fn two_releases_are_installed_side_by_side_upgraded_and_gone_again() {
         let left: Vec<_> =
             left.iter().filter(|it| !it.starts_with("pod/") && !it.contains("replicaset")).collect();
         assert!(left.is_empty(), "{left:?}");
+        let deleted = delete(release);
+        assert_eq!(deleted.code, 0, "{}", deleted.text);
     }
     helm.api.list(Kind::MailGateway, "");
 }

@@ -1,6 +1,7 @@
 //! What the chart says to the parts is what they understand, and what they may do is what k8s/rbac says.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 use torwart_tests::{Gateway, Output};
@@ -29,7 +30,7 @@ fn the_binary_understands_every_command_line_that_the_chart_writes() {
             let mounted = |path: &str| {
                 items(&container["volumeMounts"])
                     .iter()
-                    .any(|mount| path.starts_with(&format!("{}/", mount["mountPath"].as_str().unwrap())))
+                    .any(|mount| Path::new(path).starts_with(mount["mountPath"].as_str().unwrap()))
             };
             for argument in &arguments {
                 let (_, value) = argument.split_once('=').unwrap_or_default();
@@ -49,7 +50,8 @@ fn the_binary_understands_every_command_line_that_the_chart_writes() {
             assert_eq!(output.code, 2, "{}: {}", name(object), output.text);
             let mistakes = output.text.lines().filter(|line| line.starts_with("  "));
             for mistake in mistakes {
-                let file = mistake.contains("/etc/torwart/") || mistake.contains("/var/lib/torwart");
+                let folders = ["/etc/torwart/", "/var/lib/torwart", "/var/spool/torwart"];
+                let file = folders.iter().any(|folder| mistake.contains(folder));
                 assert!(file, "{}: {}", name(object), output.text);
             }
         }
@@ -78,11 +80,12 @@ fn rights_are_those_of_the_shipped_manifests_rule_for_rule() {
     let Some(helm) = Helm::new() else { return };
     let chart = helm.render("torwart", "torwart-system", &LEAST);
     let mut compared = 0;
-    for part in ["edge", "verdict", "operator"] {
+    for part in ["edge", "verdict", "operator", "secrets"] {
         let text = fs::read_to_string(root().join(format!("k8s/rbac/{part}.yaml"))).unwrap();
         for shipped in helm.parse(&text) {
             let called = match kind(&shipped) {
-                "ClusterRole" | "ClusterRoleBinding" => format!("torwart-system-torwart-{part}"),
+                "ClusterRole" | "ClusterRoleBinding" => format!("torwart-system:torwart-{part}"),
+                _ if part == "secrets" => name(&shipped).to_owned(),
                 _ => format!("torwart-{part}"),
             };
             let ours = find(&chart, kind(&shipped), &called);
@@ -91,10 +94,10 @@ fn rights_are_those_of_the_shipped_manifests_rule_for_rule() {
             compared += rules(ours).len();
         }
     }
-    assert!(compared >= 9, "{compared}");
+    assert!(compared >= 17, "{compared}");
     // And nobody else has any, but the Jobs for their Secrets.
     for object in chart.iter().filter(|object| kind(object).contains("Role")) {
-        let who = name(object).trim_start_matches("torwart-system-");
+        let who = name(object).trim_start_matches("torwart-system:");
         let known = [
             "torwart-verdict",
             "torwart-operator",
@@ -104,6 +107,88 @@ fn rights_are_those_of_the_shipped_manifests_rule_for_rule() {
         ];
         assert!(known.contains(&who), "{who}");
     }
+}
+
+/// Whoever runs the same as before is not replaced, and Redis keeps its records.
+#[test]
+fn another_version_changes_no_pod_but_those_of_its_own_image() {
+    let Some(helm) = Helm::new() else { return };
+    let resolver = "resolver.enabled=true,resolver.clusterIP=10.0.0.54,resolver.clusterDNS={10.0.0.10}";
+    let template = |tag: &str, part: &str| {
+        let tag = format!("image.tag={tag}");
+        let objects = helm.render_with(&["--set", resolver, "--set", &tag]);
+        find(&objects, "Deployment", &format!("torwart-{part}"))["spec"]["template"].clone()
+    };
+    for part in ["redis", "resolver"] {
+        assert_eq!(template("one", part), template("two", part), "{part}");
+    }
+    let (mut one, two) = (template("one", "edge"), template("two", "edge"));
+    assert_ne!(one, two);
+    one["spec"]["containers"][0]["image"] = two["spec"]["containers"][0]["image"].clone();
+    assert_eq!(one, two);
+    // The chart's own version is in no label of a pod.
+    assert!(!template("one", "redis").to_string().contains("helm.sh/chart"));
+}
+
+/// Lists refuse what comes through the cluster's DNS, and a key is no part of a command line.
+#[test]
+fn verdicts_ask_the_releases_own_resolver_and_find_the_keys_of_lists_in_a_folder() {
+    let Some(helm) = Helm::new() else { return };
+    let resolver = "resolver.enabled=true,resolver.clusterIP=10.0.0.54,resolver.clusterDNS={10.0.0.10}";
+    let pod = |flags: &[&str]| {
+        let objects = helm.render_with(flags);
+        find(&objects, "Deployment", "torwart-verdict")["spec"]["template"]["spec"].clone()
+    };
+    let has = |pod: &Value, flag: &str| items(&pod["containers"][0]["args"]).contains(&flag.into());
+    let with = pod(&["--set", resolver, "--set", "verdict.listKeysSecret=list-keys"]);
+    assert!(
+        has(&with, "--dns-server=10.0.0.54") && has(&with, "--secrets-dir=/etc/torwart/list-keys"),
+        "{with}"
+    );
+    let volume = |pod: &Value| items(&pod["volumes"]).iter().find(|it| it["name"] == "list-keys").cloned();
+    assert_eq!(volume(&with).unwrap()["secret"]["secretName"], "list-keys");
+    let without = pod(&[]);
+    assert!(!without.to_string().contains("--dns-server") && !without.to_string().contains("--secrets-dir"));
+    assert!(volume(&without).is_none());
+}
+
+#[test]
+fn renewing_certificates_takes_no_right_to_the_keys_of_the_store() {
+    let Some(helm) = Helm::new() else { return };
+    let objects = helm.render("torwart", "mail", &LEAST);
+    let may = |job: &str, secret: &str| {
+        let rules = find(&objects, "Role", job)["rules"].clone();
+        items(&rules).iter().any(|rule| items(&rule["resourceNames"]).contains(&secret.into()))
+    };
+    for secret in ["torwart-store-key", "torwart-redis-auth"] {
+        assert!(may("torwart-secrets-ensure", secret) && !may("torwart-secrets", secret), "{secret}");
+    }
+    assert!(may("torwart-secrets", "torwart-edge-tls"));
+}
+
+/// Kubernetes takes an empty list for everyone, and one with a single peer for that peer alone.
+#[test]
+fn nobody_named_is_everyone_in_a_network_policy() {
+    let Some(helm) = Helm::new() else { return };
+    let resolver = "resolver.enabled=true,resolver.clusterIP=10.0.0.54,resolver.clusterDNS={10.0.0.10}";
+    let everyone = "networkPolicy.smtpInternal.from=[]";
+    let flags = ["--set", "networkPolicy.enabled=true", "--set", resolver];
+    let rules = |objects: &[Value], part: &str, way: &str, port: u64| -> Vec<Value> {
+        let policy = find(objects, "NetworkPolicy", &format!("torwart-{part}"));
+        let has = |rule: &&Value| items(&rule["ports"]).iter().any(|it| it["port"] == port);
+        items(&policy["spec"][way]).iter().filter(has).cloned().collect()
+    };
+    let objects = helm.render_with(&[flags.as_slice(), &["--set-json", everyone]].concat());
+    assert!(rules(&objects, "edge", "ingress", 2526)[0]["from"].is_null());
+    let one = "networkPolicy.smtpInternal.from=[{\"podSelector\": {}}]";
+    let objects = helm.render_with(&[flags.as_slice(), &["--set-json", one]].concat());
+    assert_eq!(items(&rules(&objects, "edge", "ingress", 2526)[0]["from"]).len(), 2, "and `helm test`");
+    // The resolver asks the cluster's DNS for the cluster's names, whatever else it may ask.
+    let world = "networkPolicy.resolver.to=[{\"ipBlock\": {\"cidr\": \"192.0.2.0/24\"}}]";
+    let cluster = "networkPolicy.dns.to=[{\"namespaceSelector\": {}}]";
+    let more = ["--set-json", world, "--set-json", cluster];
+    let objects = helm.render_with(&[flags.as_slice(), &more].concat());
+    assert_eq!(rules(&objects, "resolver", "egress", 53).len(), 2);
 }
 
 #[test]
@@ -162,6 +247,12 @@ fn room_on_disk_is_above_what_is_written_there() {
     };
     // The state file has at most 256 MiB, and a new one is written beside it.
     assert!(room("verdict", "state") > 2 * 256);
+    // What is held is bounded by the edge itself, before the node evicts it.
+    let (_, spec) = pod(find(&objects, "Deployment", "torwart-edge")).unwrap();
+    let held = arguments(&spec["containers"][0])
+        .into_iter()
+        .find_map(|argument| argument.strip_prefix("--spool-max=").map(|max| mebibytes(&Value::from(max))));
+    assert!(room("edge", "spool") > held.unwrap());
     let (_, spec) = pod(find(&objects, "Deployment", "torwart-redis")).unwrap();
     let arguments = arguments(&spec["containers"][0]);
     let at = arguments.iter().position(|argument| argument == "--maxmemory").unwrap();
@@ -214,6 +305,16 @@ fn the_clients_address_is_kept_and_load_balancers_wait_longer_than_senders() {
         let service = find(&objects, "Service", "torwart-edge");
         assert_eq!(service["metadata"]["annotations"][annotation], value, "{cloud}");
     }
+    // A header is believed from whom the node sees, so that must be the load balancer.
+    let proxy =
+        ["edge.service.cloud=aws", "edge.proxyProtocol.enabled=true", "edge.proxyProtocol.from={10.0.0.0/8}"];
+    let objects = helm.render_with(&proxy.map(|value| ["--set", value]).concat());
+    let annotations = &find(&objects, "Service", "torwart-edge")["metadata"]["annotations"];
+    let group = "service.beta.kubernetes.io/aws-load-balancer-target-group-attributes";
+    assert!(
+        annotations[group].as_str().unwrap().contains("preserve_client_ip.enabled=false"),
+        "{annotations}"
+    );
 }
 
 #[test]

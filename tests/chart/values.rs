@@ -71,7 +71,7 @@ fn walk(value: &Value, schema: &Value, path: &str, seen: &mut usize) {
 }
 
 /// What is set, and what must be heard.
-const BAD: [(&[&str], &str); 38] = [
+const BAD: &[(&[&str], &str)] = &[
     (&["gateway.hostname="], "gateway.hostname is needed"),
     (&["redis.enabled=false"], "say where greylisting remembers senders"),
     (&["store.url=redis://a:6379"], "store.url and redis.enabled exclude each other"),
@@ -96,7 +96,30 @@ const BAD: [(&[&str], &str); 38] = [
     (&["edge.service.port=0"], "/edge/service/port"),
     (&["edge.service.cloud=mine"], "/edge/service/cloud"),
     (&["edge.service.externalTrafficPolicy=local"], "/edge/service/externalTrafficPolicy"),
-    (&["edge.terminationGracePeriodSeconds=70"], "edge.terminationGracePeriodSeconds: 70 is not 10 above"),
+    (&["edge.terminationGracePeriodSeconds=70"], "edge.terminationGracePeriodSeconds: 70 is not 550 above"),
+    (&["edge.drain.timeoutSeconds=80"], "630 is not 550 above"),
+    (&["edge=null"], "missing property 'edge'"),
+    (&["edge.resources=null"], "missing property 'resources'"),
+    (
+        &["edge.podLabels.app\\.kubernetes\\.io/component=x"],
+        "invalid propertyName 'app.kubernetes.io/component'",
+    ),
+    (&["commonLabels.app\\.kubernetes\\.io/name=x"], "invalid propertyName 'app.kubernetes.io/name'"),
+    (&["gateway.spec.bogus=1"], "invalid propertyName 'bogus'"),
+    (&["edge.spool.max=40Mi"], "edge.spool.max: 40Mi is less than one message may have"),
+    (&["edge.spool.sizeLimit=2Gi"], "edge.spool.sizeLimit: 2Gi is not above edge.spool.max (2Gi)"),
+    (&["edge.spool.memory=much"], "/edge/spool/memory"),
+    (&["verdict.stateSizeLimit=512Mi"], "verdict.stateSizeLimit: 512Mi is less than 520Mi"),
+    (&["redis.maxMemory=161mb"], "less than twice redis.maxMemory (161mb)"),
+    (&["redis.dataSizeLimit=500Mi"], "redis.dataSizeLimit: 500Mi is less than four times"),
+    (
+        &[
+            "edge.proxyProtocol.enabled=true",
+            "edge.proxyProtocol.from={10.0.0.0/8}",
+            "edge.service.cloud=gcp",
+        ],
+        "know no PROXY protocol",
+    ),
     (
         &["verdict.terminationGracePeriodSeconds=20"],
         "verdict.terminationGracePeriodSeconds: 20 is not 10 above",

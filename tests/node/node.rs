@@ -86,6 +86,8 @@ impl Node {
              gateway: {hostname: mx.example.org}\n\
              edge: {service: {type: NodePort, nodePort: 30025}}\n\
              redis:\n  enabled: true\n  image: {repository: redis, tag: \"1\"}\n\
+             # This cluster's DNS remembers names for five seconds.\n\
+             verdict: {minReadySeconds: 8}\n\
              # What stands in for a current API server here.\n\
              leastKubeVersion: \"1.20.0\"\n",
         )

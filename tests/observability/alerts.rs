@@ -25,6 +25,26 @@ fn rules(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.split("- alert: ").skip(1).map(|rule| rule.split_once('\n').unwrap())
 }
 
+/// A rule as a whole.
+pub(crate) struct Alert {
+    pub(crate) name: String,
+    pub(crate) expression: String,
+    pub(crate) text: String,
+}
+
+/// All that are shipped.
+pub(crate) fn all() -> Vec<Alert> {
+    let file = read(RULES);
+    let one = |(name, text): (&str, &str)| {
+        let begin = text.find("expr: ").unwrap() + "expr: ".len();
+        let ends = ["\n        for: ", "\n        labels:"];
+        let end = ends.iter().filter_map(|end| text.find(end)).min().unwrap();
+        let expression = text[begin..end].trim_start_matches('|').trim().to_owned();
+        Alert { name: name.to_owned(), expression, text: text.to_owned() }
+    };
+    rules(&file).map(one).collect()
+}
+
 #[track_caller]
 fn promtool(arguments: &[&str]) {
     let output = tool("promtool", arguments);
@@ -96,5 +116,15 @@ fn each_alert_says_how_urgent_it_is_what_is_wrong_and_where_its_page_is() {
         }
         let page = format!("https://github.com/torwart-dev/torwart/blob/main/docs/runbooks/{name}.md");
         assert_eq!(values(rule, "runbook_url").next(), Some(page.as_str()), "{name}");
+    }
+}
+
+#[test]
+fn the_page_about_monitoring_lists_each_alert() {
+    let (file, page) = (read(RULES), read("docs/monitoring.md"));
+    for (name, rule) in rules(&file) {
+        let severity = values(rule, "severity").next().unwrap();
+        let row = format!("| [{name}](runbooks/{name}.md) | {severity} |");
+        assert!(page.contains(&row), "{row}");
     }
 }

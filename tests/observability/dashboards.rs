@@ -19,6 +19,9 @@ pub(crate) struct Query {
     /// For messages: dashboard, panel and letter.
     pub(crate) place: String,
     pub(crate) expression: String,
+    pub(crate) legend: String,
+    /// As of now, and not over time.
+    pub(crate) is_instant: bool,
 }
 
 /// All that are shipped.
@@ -49,6 +52,8 @@ impl Dashboard {
             targets.into_iter().map(move |target| Query {
                 place: format!("{}: {title} ({})", self.name, target["refId"].as_str().unwrap_or("?")),
                 expression: target["expr"].as_str().unwrap_or_default().to_owned(),
+                legend: target["legendFormat"].as_str().unwrap_or_default().to_owned(),
+                is_instant: target["instant"] == true,
             })
         };
         self.charts().flat_map(of_panel).collect()

@@ -5,7 +5,11 @@
 mod alerts;
 mod dashboards;
 mod expression;
+mod labels;
+mod live;
 mod metrics;
+mod picture;
+mod rig;
 
 use std::fs;
 

@@ -9,7 +9,8 @@ service.beta.kubernetes.io/aws-load-balancer-type: external
 service.beta.kubernetes.io/aws-load-balancer-scheme: internet-facing
 service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: instance
 service.beta.kubernetes.io/aws-load-balancer-listener-attributes.TCP-{{ $port }}: tcp.idle_timeout.seconds=660
-service.beta.kubernetes.io/aws-load-balancer-target-group-attributes: deregistration_delay.connection_termination.enabled=false
+{{- /* With the PROXY protocol the node must see the load balancer as its peer: only then a header is believed. */}}
+service.beta.kubernetes.io/aws-load-balancer-target-group-attributes: deregistration_delay.connection_termination.enabled=false{{ if $proxy }},preserve_client_ip.enabled=false{{ end }}
 {{- if $proxy }}
 service.beta.kubernetes.io/aws-load-balancer-proxy-protocol: "*"
 {{- end }}

@@ -16,9 +16,9 @@ gatewayRef belongs to, a second one has its own. */}}
 {{ .Values.gateway.name | default (ternary "default" $full (eq $full "torwart")) }}
 {{- end -}}
 
-{{/* Names of cluster-scoped objects carry the namespace too. */}}
+{{/* Names of cluster-scoped objects carry the namespace too, behind a character that neither can have. */}}
 {{- define "torwart.clusterName" -}}
-{{ .Release.Namespace }}-{{ include "torwart.fullname" . }}
+{{ .Release.Namespace }}:{{ include "torwart.fullname" . }}
 {{- end -}}
 
 {{/* What a Service or a pod is selected by. dict: root, component */}}
@@ -31,7 +31,7 @@ app.kubernetes.io/component: {{ .component }}
 {{/* dict: root, component */}}
 {{- define "torwart.labels" -}}
 {{ include "torwart.selector" . }}
-app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | trimAll "-._" | quote }}
 {{- if not .root.Values.plain }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
@@ -52,10 +52,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if contains ":" $host }}[{{ $host }}]{{ else }}{{ $host }}{{ end }}:{{ .port }}
 {{- end -}}
 
-{{/* Names of the Secrets for mutual TLS. dict: root, part (edge, verdict, operator) */}}
+{{/* Names of the Secrets for mutual TLS, others for each mode: what one mode has left is not taken for the other's.
+dict: root, part (edge, verdict, operator) */}}
 {{- define "torwart.tlsSecret" -}}
 {{- if eq .root.Values.tls.mode "secrets" -}}
 {{ get .root.Values.tls.secrets .part }}
+{{- else if eq .root.Values.tls.mode "certManager" -}}
+{{ include "torwart.fullname" .root }}-{{ .part }}-cm-tls
 {{- else -}}
 {{ include "torwart.fullname" .root }}-{{ .part }}-tls
 {{- end -}}

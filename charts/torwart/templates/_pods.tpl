@@ -64,10 +64,14 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* dict: root, component, values, annotations (optional, more) */}}
+{{/* No version is among the labels: another one would replace pods that run what they ran before, and Redis's records with
+its pod. dict: root, component, values, annotations (optional, more) */}}
 {{- define "torwart.podMetadata" -}}
 labels:
-  {{- include "torwart.labels" . | nindent 2 }}
+  {{- include "torwart.selector" . | nindent 2 }}
+  {{- with .root.Values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
   {{- with .values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

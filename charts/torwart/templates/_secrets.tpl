@@ -1,11 +1,11 @@
 {{/* Annotations of a hook; none where the manifests are applied without Helm. Lines are to be put below
-`annotations:`. dict: root, events, weight */}}
+`annotations:`. dict: root, events, weight, always (whether it goes although the hook failed) */}}
 {{- define "torwart.hook" -}}
 {{- if not .root.Values.plain }}
 annotations:
   helm.sh/hook: {{ .events }}
   helm.sh/hook-weight: {{ .weight | quote }}
-  helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+  helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded{{ if .always }},hook-failed{{ end }}
 {{- end }}
 {{- end -}}
 
@@ -21,7 +21,7 @@ metadata:
   labels:
     {{- include "torwart.labels" $part | nindent 4 }}
   {{- with .events }}
-  {{- include "torwart.hook" (dict "root" $.root "events" . "weight" -20) | nindent 2 }}
+  {{- include "torwart.hook" (dict "root" $.root "events" . "weight" -20 "always" true) | nindent 2 }}
   {{- end }}
 automountServiceAccountToken: false
 {{- if .root.Values.rbac.create }}
@@ -34,7 +34,7 @@ metadata:
   labels:
     {{- include "torwart.labels" $part | nindent 4 }}
   {{- with .events }}
-  {{- include "torwart.hook" (dict "root" $.root "events" . "weight" -20) | nindent 2 }}
+  {{- include "torwart.hook" (dict "root" $.root "events" . "weight" -20 "always" true) | nindent 2 }}
   {{- end }}
 rules:
   {{- .rules | nindent 2 }}
@@ -47,7 +47,7 @@ metadata:
   labels:
     {{- include "torwart.labels" $part | nindent 4 }}
   {{- with .events }}
-  {{- include "torwart.hook" (dict "root" $.root "events" . "weight" -20) | nindent 2 }}
+  {{- include "torwart.hook" (dict "root" $.root "events" . "weight" -20 "always" true) | nindent 2 }}
   {{- end }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
@@ -96,6 +96,17 @@ spec:
         {{- include "torwart.containerSecurity" .root | nindent 8 }}
 {{- end -}}
 
+{{/* What the Job makes certificates for, and no more. */}}
+{{- define "torwart.renewArgs" -}}
+- secrets
+- ensure
+- --namespace={{ .Release.Namespace }}
+- --prefix={{ include "torwart.fullname" . }}
+- --verdict-name={{ include "torwart.fullname" . }}-verdict
+- --verdict-name={{ include "torwart.fullname" . }}-verdict.{{ .Release.Namespace }}.svc
+- --no-store-key
+{{- end -}}
+
 {{- define "torwart.ensureArgs" -}}
 - secrets
 - ensure
@@ -121,6 +132,15 @@ spec:
 {{- end }}
 {{- end -}}
 
+{{/* A YAML list of those that are renewed. */}}
+{{- define "torwart.certificateNames" -}}
+{{- $full := include "torwart.fullname" . -}}
+{{- range list "ca" "edge-tls" "verdict-tls" "operator-tls" }}
+- {{ $full }}-{{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* dict: names (YAML list of Secrets) */}}
 {{- define "torwart.ensureRules" -}}
 # Creating can't be limited to names.
 - apiGroups: [""]
@@ -130,10 +150,18 @@ spec:
   resources: [secrets]
   verbs: [get, update]
   resourceNames:
-    {{- include "torwart.secretNames" . | trim | nindent 4 }}
+    {{- .names | trim | nindent 4 }}
 {{- end -}}
 
 {{- define "torwart.deleteRules" -}}
+# Nothing is deleted while the installation is there.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get]
+  resourceNames:
+    {{- range list "edge" "verdict" "operator" }}
+    - {{ include "torwart.fullname" $ }}-{{ . }}
+    {{- end }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, delete]

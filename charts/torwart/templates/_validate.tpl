@@ -35,8 +35,8 @@
 {{- end -}}
 {{- $edge := $values.edge -}}
 {{- $drain := add $edge.drain.delaySeconds $edge.drain.timeoutSeconds -}}
-{{- if lt (int64 $edge.terminationGracePeriodSeconds) (add $drain 10) -}}
-{{- fail (printf "edge.terminationGracePeriodSeconds: %d is not 10 above edge.drain.delaySeconds + edge.drain.timeoutSeconds (%d): sessions would be killed while they are being ended" (int64 $edge.terminationGracePeriodSeconds) $drain) -}}
+{{- if lt (int64 $edge.terminationGracePeriodSeconds) (add $drain 550) -}}
+{{- fail (printf "edge.terminationGracePeriodSeconds: %d is not 550 above edge.drain.delaySeconds + edge.drain.timeoutSeconds (%d): a message whose last reply is still to come, for which 9 minutes are given, would be cut off and come twice" (int64 $edge.terminationGracePeriodSeconds) $drain) -}}
 {{- end -}}
 {{- $drain = add $values.verdict.drain.delaySeconds $values.verdict.drain.timeoutSeconds -}}
 {{- if lt (int64 $values.verdict.terminationGracePeriodSeconds) (add $drain 10) -}}
@@ -51,8 +51,19 @@
 {{- if gt (int64 $edge.maxConnectionsPerNetwork) (int64 $edge.maxConnections) -}}
 {{- fail (printf "edge.maxConnectionsPerNetwork: %d is above edge.maxConnections %d" (int64 $edge.maxConnectionsPerNetwork) (int64 $edge.maxConnections)) -}}
 {{- end -}}
+{{- $spool := include "torwart.mebibytes" $edge.spool.max | int64 -}}
+{{- $room := include "torwart.mebibytes" $edge.spool.sizeLimit | int64 -}}
+{{- if lt $spool (include "torwart.mebibytes" $edge.maxMessageSize | int64) -}}
+{{- fail (printf "edge.spool.max: %s is less than one message may have (edge.maxMessageSize: %s)" $edge.spool.max $edge.maxMessageSize) -}}
+{{- end -}}
+{{- if and $room (le $room $spool) -}}
+{{- fail (printf "edge.spool.sizeLimit: %s is not above edge.spool.max (%s): the pod would be evicted" $edge.spool.sizeLimit $edge.spool.max) -}}
+{{- end -}}
 {{- if and $edge.proxyProtocol.enabled (not $edge.proxyProtocol.from) -}}
 {{- fail "edge.proxyProtocol.from is needed with edge.proxyProtocol.enabled: the networks of the load balancer, as in {10.0.0.0/24}; whoever is in them is believed" -}}
+{{- end -}}
+{{- if and $edge.proxyProtocol.enabled (has $edge.service.cloud (list "azure" "gcp")) -}}
+{{- fail (printf "edge.proxyProtocol.enabled: the load balancers of %s that a Service makes know no PROXY protocol; they keep the client's address without it" $edge.service.cloud) -}}
 {{- end -}}
 {{- if and $edge.proxyProtocol.from (not $edge.proxyProtocol.enabled) -}}
 {{- fail "edge.proxyProtocol.from does nothing without edge.proxyProtocol.enabled=true" -}}
@@ -73,6 +84,21 @@
 {{- fail (printf "the Secret %q has a name that this chart keeps for Secrets of its own; give yours another name" .) -}}
 {{- end -}}
 {{- end -}}
+{{- $state := include "torwart.mebibytes" $values.verdict.stateSizeLimit | int64 -}}
+{{- if and $state (lt $state 520) -}}
+{{- fail (printf "verdict.stateSizeLimit: %s is less than 520Mi: the policy's file has up to 256 MiB, and is there twice while it is replaced" $values.verdict.stateSizeLimit) -}}
+{{- end -}}
+{{- if $values.redis.enabled -}}
+{{- $most := include "torwart.mebibytes" $values.redis.maxMemory | int64 -}}
+{{- $limit := include "torwart.mebibytes" (dig "limits" "memory" "" $values.redis.resources) | int64 -}}
+{{- $disk := include "torwart.mebibytes" $values.redis.dataSizeLimit | int64 -}}
+{{- if and $limit (lt $limit (mul 2 $most)) -}}
+{{- fail (printf "redis.resources.limits.memory is less than twice redis.maxMemory (%s): while Redis writes its file anew it needs that much" $values.redis.maxMemory) -}}
+{{- end -}}
+{{- if and $disk (not $values.redis.persistence.enabled) (lt $disk (mul 4 $most)) -}}
+{{- fail (printf "redis.dataSizeLimit: %s is less than four times redis.maxMemory (%s): the pod would be evicted" $values.redis.dataSizeLimit $values.redis.maxMemory) -}}
+{{- end -}}
+{{- end -}}
 {{- if $values.resolver.enabled -}}
 {{- if not $values.resolver.clusterIP -}}
 {{- fail "resolver.clusterIP is needed with resolver.enabled: a free address of the cluster's Services, which is written into the resolv.conf of verdict pods" -}}
@@ -83,5 +109,17 @@
 {{- end -}}
 {{- if and $values.monitoring.alerts.enabled (not (.Files.Get "alerts/torwart.yaml")) -}}
 {{- fail "monitoring.alerts.enabled: this copy of the chart lacks alerts/torwart.yaml" -}}
+{{- end -}}
+{{- end -}}
+{{/* A size as Kubernetes or Redis writes it, in whole MiB; 0 if it is none. */}}
+{{- define "torwart.mebibytes" -}}
+{{- $text := . | toString | lower -}}
+{{- $number := regexFind "^[0-9]+" $text | default "0" | int64 -}}
+{{- $unit := regexReplaceAll "^[0-9]+" $text "" | trimSuffix "b" | trimSuffix "i" -}}
+{{- if eq $unit "g" -}}{{ mul $number 1024 }}
+{{- else if eq $unit "m" -}}{{ $number }}
+{{- else if eq $unit "k" -}}{{ div $number 1024 }}
+{{- else if eq $unit "" -}}{{ div $number 1048576 }}
+{{- else -}}0
 {{- end -}}
 {{- end -}}
