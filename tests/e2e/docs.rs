@@ -30,7 +30,7 @@ pub(crate) fn tests(code: &str) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     for line in code.lines().map(str::trim_start) {
         if line.starts_with("#[") {
-            is_test |= line.contains("test");
+            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
         } else if let Some((_, rest)) = line.split_once("fn ") {
             if is_test {
                 names.extend(rest.split(['(', '<']).next());

@@ -75,6 +75,13 @@ impl Said {
         Self::new(Reply::new(451, (4, 4, 2), text), Reason::UpstreamUnreachable)
     }
 
+    /// What was left of the time until our reply was not enough for the mail server's: no dot was sent, so the message is
+    /// nowhere.
+    pub(crate) fn too_slow() -> Self {
+        let text = "Message could not be passed on in time, try again later";
+        Self::new(Reply::new(451, (4, 4, 2), text), Reason::UpstreamUnreachable)
+    }
+
     pub(crate) fn delivered(id: Id) -> Self {
         Self::new(Reply::new(250, (2, 0, 0), format!("Ok: delivered as {id}")), Reason::Accepted)
     }

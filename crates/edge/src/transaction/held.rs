@@ -29,7 +29,7 @@ use crate::edge::Shared;
 use crate::reply::Said;
 use crate::spool::{Reading, Spool, SpoolFault, Spooled};
 use crate::trace;
-use crate::upstream::{DataReply, Relay};
+use crate::upstream::{DataReply, LAST_REPLY, Relay};
 
 /// What a transaction needs of the process to hold its message.
 #[derive(Clone)]
@@ -184,7 +184,10 @@ impl Transaction {
                 kept.clear();
             }
         };
-        match sent.await {
+        // A disk may be slow, too.
+        let by = deadline.checked_sub(LAST_REPLY).unwrap_or(deadline);
+        let Ok(sent) = timeout_at(by.into(), sent).await else { return Err(Said::too_slow().into()) };
+        match sent {
             Ok(None) => Ok(()),
             Ok(Some(fault)) => {
                 held.spool.complain(&fault);

@@ -14,7 +14,7 @@ use crate::metrics::MessageOutcome;
 use crate::received::Trace;
 use crate::reply::Said;
 use crate::trace;
-use crate::upstream::{Final, UpstreamRefusal};
+use crate::upstream::{Final, LAST_REPLY, UpstreamRefusal};
 
 /// From DATA to its reply (RFC 5321 section 4.5.3.2.4).
 pub(super) const DATA: Duration = Duration::from_secs(120);
@@ -230,6 +230,14 @@ impl Transaction {
             }
         };
         let deadline = self.dot_deadline.unwrap_or_else(|| Instant::now() + DOT);
+        if Instant::now() + LAST_REPLY > deadline {
+            relay.abandon();
+            let said = Said::too_slow();
+            bound.relay = RelayState::Lost(said.clone().into());
+            trace::refused(&self.message, &said);
+            self.end_message();
+            return outcome_of(said);
+        }
         let ended = relay.finish(deadline).await;
         trace::count(&self.message, trace::SIZE, usize::try_from(size).unwrap_or(usize::MAX));
         let (refusal, outcome) = match ended {

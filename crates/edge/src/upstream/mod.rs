@@ -34,6 +34,7 @@ use torwart_core::{ClientIdentity, DeliveryResult, Host, Reason, Reply, Route, U
 
 pub use self::identity::ClientFacts;
 pub use self::metrics::{FailureKind, UpstreamMetrics};
+pub(crate) use self::relay::LAST_REPLY;
 pub(crate) use self::relay::RECIPIENT_ACCEPTED;
 pub use self::relay::{DataReply, Final, Kept, Relay};
 
@@ -239,10 +240,7 @@ impl Upstreams {
                     let refusal = self.counted(&gate, Trust::of(route), setback);
                     tracing::debug!(upstream = %gate.name, reply = %refusal.reply, why = ?refusal.upstream_reply,
                         "upstream did not begin");
-                    // One that could be reached says more about what is wrong than one that could not.
-                    if worst.as_ref().is_none_or(|worst| worst.reason == Reason::UpstreamUnreachable)
-                        || !try_next
-                    {
+                    if !try_next || worst.as_ref().is_none_or(|worst| says_more(&refusal, worst)) {
                         worst = Some(refusal);
                     }
                     if !try_next || Instant::now() >= deadline {
@@ -380,6 +378,16 @@ impl Upstreams {
 async fn sweep(upstreams: Weak<Upstreams>) {
     while let Some(next) = upstreams.upgrade().and_then(|upstreams| upstreams.sweep(Instant::now())) {
         tokio::time::sleep_until(next.into()).await;
+    }
+}
+
+/// Of upstreams that gave way to the next. One that could be reached says more about what is wrong than one that could
+/// not; but as long as one of them may take the mail later, no other's refusal is the last word.
+fn says_more(refusal: &UpstreamRefusal, than: &UpstreamRefusal) -> bool {
+    match (refusal.reply.code >= 500, than.reply.code >= 500) {
+        (false, true) => true,
+        (true, false) => false,
+        _ => than.reason == Reason::UpstreamUnreachable,
     }
 }
 

@@ -3,7 +3,7 @@
 mod keep;
 
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use torwart_core::{Reason, Reply};
 use torwart_smtp::{MailParameters, Stage};
@@ -57,6 +57,10 @@ struct Recipients {
     /// Every recipient was refused in a way that says that this upstream is the wrong one.
     misdirected: Option<Setback>,
 }
+
+/// What the upstream has at least for its reply to the dot, of the time until `deadline`: a dot whose reply nobody awaits
+/// is a message that comes twice.
+pub(crate) const LAST_REPLY: Duration = Duration::from_secs(60);
 
 /// Octets gathered before they are written: a small message goes out in one write with its dot.
 const BLOCK: usize = 64 * 1024;
@@ -235,7 +239,11 @@ impl Transaction {
         let MailFacts { hello: _, sender, size, eight_bit, smtputf8, client: _ } = mail;
         let utf8 = *smtputf8 || !sender.is_ascii();
         if utf8 && !self.connection.client().capabilities().smtputf8 {
-            return Err(unspeakable().into());
+            return Err(match self.connection.client().capabilities().esmtp {
+                true => Setback { try_next: true, ..unspeakable().into() },
+                // it refused EHLO, and nobody knows what it could do
+                false => Setback::misconfigured("it speaks no ESMTP, which this mail needs"),
+            });
         }
         let parameters = MailParameters { sender, size: *size, eight_bit: *eight_bit, smtputf8: utf8 };
         self.connection.client().mail(&parameters);
@@ -365,7 +373,9 @@ impl Transaction {
             return Ok(Err(self.early_answer(deadline).await));
         }
         self.connection.client().end_of_data();
-        match self.connection.flush_unless_answered(deadline).await {
+        let now = Instant::now();
+        let out_by = deadline.checked_sub(LAST_REPLY).filter(|by| *by > now).unwrap_or(deadline);
+        match self.connection.flush_unless_answered(out_by).await {
             Ok(Written::All) => {}
             Ok(Written::Interrupted) => return Ok(Err(self.early_answer(deadline).await)),
             Err(fault) if self.connection.unwritten() > 0 => return Ok(Err(fault.in_transaction())),

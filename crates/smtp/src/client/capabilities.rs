@@ -5,6 +5,8 @@ use crate::Reply;
 /// Empty until EHLO was accepted, and after a mere HELO.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
+    /// EHLO or LHLO was accepted.
+    pub esmtp: bool,
     /// RFC 2920.
     pub pipelining: bool,
     /// RFC 1870: the maximum in octets, 0 for none said.
@@ -30,7 +32,7 @@ pub struct Capabilities {
 impl Capabilities {
     /// Reads the lines after the first (RFC 5321 section 4.1.1.1). What it does not know it passes over.
     pub fn parse(reply: &Reply) -> Self {
-        let mut known = Self::default();
+        let mut known = Self { esmtp: true, ..Self::default() };
         for line in reply.lines.iter().skip(1) {
             let mut words = line.split_ascii_whitespace();
             let Some(keyword) = words.next() else {

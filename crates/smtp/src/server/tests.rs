@@ -335,6 +335,40 @@ fn a_message_in_chunks_has_the_clock_of_a_message() {
 }
 
 #[test]
+fn a_message_in_chunks_may_outlast_the_age_of_its_session() {
+    let (mut session, now) = mk_session(Limits::default());
+    let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
+    // The session is about to be too old when its message begins.
+    let begun = now + hour - minute;
+    feed(&mut session, begun, "EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<b@c>\r\n");
+    session.answer_recipients(begun, vec![Reply::new(250, (2, 1, 5), "OK")]);
+    let begun = now + 2 * hour - minute;
+    assert_eq!(feed(&mut session, begun, "BDAT 1\r\n"), Some(Event::Data));
+    session.start_data(begun);
+    assert_eq!(feed(&mut session, begun, "a"), Some(Event::Body));
+    assert_eq!(feed(&mut session, begun, ""), None);
+    let later = now + 2 * hour + minute;
+    session.wait_for_message(later);
+    output(&mut session);
+    assert_eq!(feed(&mut session, later, "BDAT 1 LAST\r\nb"), Some(Event::Body));
+    assert!(session.close_reason().is_none(), "{}", output(&mut session));
+}
+
+/// RFC 3030 wants a blank. What some other reader takes for a chunk must not be obeyed here.
+#[test]
+fn what_looks_like_a_chunk_and_is_none_ends_the_session() {
+    for line in ["BDAT\t30 LAST\r\n", "bdat\u{b}30\r\n", "BDAT:30\r\n", "BDAT30\r\n"] {
+        let (mut session, now) = mk_session(Limits::default());
+        feed(&mut session, now, "EHLO a\r\n");
+        output(&mut session);
+        let input = format!("{line}MAIL FROM:<a@b>\r\n");
+        let (taken, event) = session.receive(now, input.as_bytes(), &mut Vec::new());
+        assert_eq!((taken, event), (line.len(), Some(Event::Close)), "{line:?}");
+        assert!(output(&mut session).starts_with("421 "), "{line:?}");
+    }
+}
+
+#[test]
 fn an_announced_size_takes_no_memory_and_has_an_end() {
     let limits = Limits { message_size: 10, ..Limits::default() };
     let (mut session, now) = mk_chunk(limits.clone(), "BDAT 18446744073709551615 LAST\r\n");

@@ -65,7 +65,8 @@ impl Relay {
         loop {
             tokio::select! {
                 biased;
-                _taken = &mut stopped => return Some(self),
+                // whoever spoke unasked would be heard as the answer to DATA
+                _taken = &mut stopped => return self.0.connection.is_quiet().then_some(self),
                 () = self.0.connection.disturbed() => {
                     self.0.upstreams.metrics.failed(FailureKind::Closed);
                     return None;

@@ -408,6 +408,41 @@ async fn mail_that_needs_smtputf8_is_not_sent_without_it() {
     }
 }
 
+/// One of a route's servers without it, or out of reach, makes nobody's mail bounce that another may take.
+#[tokio::test]
+async fn mail_that_needs_smtputf8_goes_to_whoever_takes_it_and_waits_for_who_might() {
+    let world = World::new();
+    let limit = Duration::from_secs(20);
+    let mail = MailFacts { smtputf8: true, ..mk_mail() };
+    let without = || vec![Script::default()];
+    let with = || vec![Script { ehlo: Say::Text(EHLO_UTF8), ..Script::default() }];
+    let (_first, one) = mk_server(without()).await;
+    let (_second, other) = mk_server(with()).await;
+    let both = |routes: [&Route; 2]| {
+        let mut route = routes[0].clone();
+        route.upstreams = routes.iter().flat_map(|route| route.upstreams.clone()).collect();
+        for (priority, upstream) in (0..).zip(&mut route.upstreams) {
+            upstream.priority = priority;
+        }
+        Arc::new(route)
+    };
+    world.deliver_mail(&both([&one, &other]), &mail, &[RECIPIENT], BODY, limit).await.assert_accepted();
+
+    let away = mk_route(vec![mk_upstream(mk_closed_port().await)], mk_tls(TlsMode::Opportunistic));
+    for route in [both([&one, &away]), both([&away, &one])] {
+        let outcome = world.deliver_mail(&route, &mail, &[RECIPIENT], BODY, limit).await;
+        let (stage, code, ..) = outcome.heard();
+        assert_eq!((stage, code), ("begin", 451));
+    }
+
+    // It refuses EHLO, and what it could do is not known.
+    let script = Script { ehlo: Say::Text("502 5.5.1 no\r\n"), ..Script::default() };
+    let (_old, old) = mk_server(vec![script]).await;
+    let outcome = world.deliver_mail(&old, &mail, &[RECIPIENT], BODY, limit).await;
+    let (stage, code, ..) = outcome.heard();
+    assert_eq!((stage, code), ("begin", 451));
+}
+
 #[tokio::test]
 async fn mail_that_needs_smtputf8_says_so_where_it_is_offered() {
     let (server, route) = mk_server(vec![Script { ehlo: Say::Text(EHLO_UTF8), ..Script::default() }]).await;
