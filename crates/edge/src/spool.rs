@@ -3,16 +3,18 @@
 //!
 //! ```text
 //!   write --> memory, up to --spool-memory --> blocks --> unlinked file in --spool-dir
-//!             |_______ all messages together: --spool-max _______|
+//!             |_______ all messages together: --spool-max _______|     of which no client network has all (`room.rs`)
 //! ```
 //!
 //! A disk is waited for on threads made for waiting; a disk that hangs holds up so many of them and no more.
 
+mod room;
 #[cfg(test)]
 mod tests;
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +25,9 @@ use prometheus::{IntGauge, Registry};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+
+use self::room::{Room, Share};
+use crate::permits::Network;
 
 /// What the spool may take. [`SpoolSettings::default`] holds the documented defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +44,9 @@ pub struct SpoolSettings {
 #[derive(Debug)]
 pub(crate) struct Spool {
     settings: SpoolSettings,
+    room: Room,
     /// Of all messages.
-    bytes: AtomicU64,
     in_memory: AtomicU64,
-    messages: AtomicU64,
     disk: Arc<Semaphore>,
     bytes_gauge: IntGauge,
     files_gauge: IntGauge,
@@ -53,6 +57,7 @@ pub(crate) struct Spool {
 #[derive(Debug)]
 pub(crate) struct Spooled {
     spool: Arc<Spool>,
+    network: Network,
     memory: Vec<u8>,
     file: Option<SpoolFile>,
     /// For the file's next block.
@@ -78,7 +83,7 @@ pub(crate) struct Reading {
 /// The message can't be held.
 #[derive(Debug)]
 pub(crate) enum SpoolFault {
-    /// `--spool-max` is reached.
+    /// `--spool-max` is reached, or this client's share of it.
     Full,
     /// So many are held already.
     Crowded,
@@ -121,10 +126,9 @@ impl Spool {
         registry.register(Box::new(bytes_gauge.clone()))?;
         registry.register(Box::new(files_gauge.clone()))?;
         Ok(Arc::new(Self {
+            room: Room::new(Share { bytes: settings.max, messages: MESSAGES }),
             settings,
-            bytes: AtomicU64::new(0),
             in_memory: AtomicU64::new(0),
-            messages: AtomicU64::new(0),
             disk: Arc::new(Semaphore::new(WAITING)),
             bytes_gauge,
             files_gauge,
@@ -132,32 +136,34 @@ impl Spool {
         }))
     }
 
-    /// Whether a message of this size would find room now. Nothing is reserved: who declares a size need not bring it.
-    fn has_room(&self, size: u64) -> bool {
-        self.bytes.load(Ordering::Relaxed).saturating_add(size) <= self.settings.max
+    /// Room for a message of this client, which declared this size if it did.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        client: IpAddr,
+        declared: Option<u64>,
+    ) -> Result<Spooled, SpoolFault> {
+        let network = Network::of(client);
+        self.room.admit(network, declared)?;
+        Ok(Spooled {
+            spool: Arc::clone(self),
+            network,
+            memory: Vec::new(),
+            file: None,
+            block: Vec::new(),
+            taken: 0,
+        })
     }
 
-    /// Room for a message that declared this size, if it did.
-    pub(crate) fn begin(self: &Arc<Self>, declared: Option<u64>) -> Result<Spooled, SpoolFault> {
-        if declared.is_some_and(|size| !self.has_room(size)) {
-            return Err(SpoolFault::Full);
-        }
-        if !add_up_to(&self.messages, 1, MESSAGES) {
-            return Err(SpoolFault::Crowded);
-        }
-        Ok(Spooled { spool: Arc::clone(self), memory: Vec::new(), file: None, block: Vec::new(), taken: 0 })
-    }
-
-    fn take(&self, bytes: u64) -> bool {
-        let took = add_up_to(&self.bytes, bytes, self.settings.max);
+    fn take(&self, network: Network, bytes: u64) -> bool {
+        let took = self.room.take(network, bytes);
         if took {
             self.bytes_gauge.add(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
         took
     }
 
-    fn give_back(&self, bytes: u64) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    fn give_back(&self, network: Network, bytes: u64) {
+        self.room.give_back(network, bytes);
         self.bytes_gauge.sub(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
@@ -190,7 +196,10 @@ impl Spool {
         match fault {
             SpoolFault::Full => {
                 let max = self.settings.max;
-                tracing::warn!(max, "held messages fill --spool-max, others are deferred");
+                tracing::warn!(
+                    max,
+                    "held messages fill --spool-max, or one client network's share of it; others are deferred"
+                );
             }
             SpoolFault::Crowded => {
                 tracing::warn!(most = MESSAGES, "too many messages are held, others are deferred")
@@ -214,7 +223,7 @@ impl Spooled {
     /// Appends to the message. After an error it is of no use.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolFault> {
         let more = bytes.len() as u64;
-        if !self.spool.take(more) {
+        if !self.spool.take(self.network, more) {
             return Err(SpoolFault::Full);
         }
         self.taken += more;
@@ -299,8 +308,7 @@ impl Spooled {
 
 impl Drop for Spooled {
     fn drop(&mut self) {
-        self.spool.give_back(self.taken);
-        self.spool.messages.fetch_sub(1, Ordering::Relaxed);
+        self.spool.give_back(self.network, self.taken);
         self.spool.in_memory.fetch_sub(self.memory.len() as u64, Ordering::Relaxed);
     }
 }

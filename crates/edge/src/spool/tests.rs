@@ -1,5 +1,11 @@
 use super::*;
 
+/// A client of a network of its own.
+fn client(n: usize) -> IpAddr {
+    let [.., a, b] = n.to_be_bytes();
+    [10, a, b, 1].into()
+}
+
 fn spool(memory: u64, max: u64) -> (Arc<Spool>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let settings = SpoolSettings { dir: folder.path().to_owned(), memory, max };
@@ -33,7 +39,7 @@ async fn what_was_written_is_read_wherever_it_was_kept() {
         (BLOCK + 1000, BLOCK, true),
     ] {
         let (spool, folder) = spool(1000, 1_000_000);
-        let (mut message, expected) = (spool.begin(None).unwrap(), text(length));
+        let (mut message, expected) = (spool.begin(client(0), None).unwrap(), text(length));
         for piece in expected.chunks(piece) {
             message.write(piece).await.unwrap();
         }
@@ -45,21 +51,23 @@ async fn what_was_written_is_read_wherever_it_was_kept() {
         assert_eq!(folder.path().read_dir().unwrap().count(), 0, "the file has no name");
         drop(message);
         assert_eq!((spool.bytes_gauge.get(), spool.files_gauge.get()), (0, 0));
-        assert_eq!((spool.bytes.load(Ordering::Relaxed), spool.in_memory.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((spool.room.all(), spool.in_memory.load(Ordering::Relaxed)), (Share::default(), 0));
     }
 }
 
 #[tokio::test]
 async fn all_messages_share_the_room_and_give_it_back() {
     let (spool, _folder) = spool(100, 1000);
-    let mut first = spool.begin(None).unwrap();
+    let mut first = spool.begin(client(1), None).unwrap();
     first.write(&text(700)).await.unwrap();
-    assert!(spool.has_room(300) && !spool.has_room(301) && !spool.has_room(u64::MAX));
-    let mut second = spool.begin(None).unwrap();
+    for (size, fits) in [(300, true), (301, false), (u64::MAX, false)] {
+        assert_eq!(spool.begin(client(2), Some(size)).is_ok(), fits, "{size}");
+    }
+    let mut second = spool.begin(client(2), None).unwrap();
     second.write(&text(300)).await.unwrap();
     assert!(matches!(second.write(&[0]).await, Err(SpoolFault::Full)));
     drop(first);
-    let mut third = spool.begin(None).unwrap();
+    let mut third = spool.begin(client(3), None).unwrap();
     third.write(&text(700)).await.unwrap();
     assert_eq!(spool.bytes_gauge.get(), 1000);
 }
@@ -68,8 +76,8 @@ async fn all_messages_share_the_room_and_give_it_back() {
 async fn so_many_messages_are_in_memory_and_no_more() {
     let (spool, _folder) = spool(10, 1_000_000);
     let mut messages = Vec::new();
-    for _ in 0..IN_MEMORY + 5 {
-        let mut message = spool.begin(None).unwrap();
+    for n in 0..usize::try_from(IN_MEMORY).unwrap() + 5 {
+        let mut message = spool.begin(client(n), None).unwrap();
         message.write(&text(10)).await.unwrap();
         messages.push(message);
     }
@@ -80,18 +88,19 @@ async fn so_many_messages_are_in_memory_and_no_more() {
 #[tokio::test]
 async fn so_many_messages_are_held_and_no_more() {
     let (spool, _folder) = spool(10, 1000);
-    let mut messages: Vec<_> = (0..MESSAGES).map(|_| spool.begin(None).unwrap()).collect();
-    assert!(matches!(spool.begin(None), Err(SpoolFault::Crowded)));
+    let mut messages: Vec<_> =
+        (0..usize::try_from(MESSAGES).unwrap()).map(|n| spool.begin(client(n), None).unwrap()).collect();
+    assert!(matches!(spool.begin(client(60_000), None), Err(SpoolFault::Crowded)));
     messages.pop();
-    assert!(matches!(spool.begin(Some(1001)), Err(SpoolFault::Full)));
-    assert!(spool.begin(Some(1000)).is_ok());
+    assert!(matches!(spool.begin(client(60_000), Some(1001)), Err(SpoolFault::Full)));
+    assert!(spool.begin(client(60_000), Some(1000)).is_ok());
 }
 
 #[tokio::test]
 async fn a_folder_that_is_gone_is_a_fault_of_the_disk() {
     let (spool, folder) = spool(10, 1000);
     drop(folder);
-    let mut message = spool.begin(None).unwrap();
+    let mut message = spool.begin(client(0), None).unwrap();
     message.write(&text(10)).await.unwrap();
     assert!(matches!(message.write(&[0]).await, Err(SpoolFault::Disk(_))));
 }

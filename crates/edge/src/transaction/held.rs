@@ -75,7 +75,7 @@ impl Transaction {
     pub(super) fn start_holding(&mut self, received: String, removals: Removals) -> Result<(), Said> {
         let Some(bound) = &mut self.bound else { return Err(Said::no_route()) };
         let Means { verdicts, spool, end_all } = bound.means.clone();
-        let spooled = match spool.begin(self.envelope.declared_size) {
+        let spooled = match spool.begin(self.peer.address.ip(), self.envelope.declared_size) {
             Ok(spooled) => spooled,
             Err(fault) => {
                 spool.complain(&fault);
@@ -405,7 +405,7 @@ mod tests {
         };
         let spool = Spool::new(SpoolSettings::default(), &Registry::new()).unwrap();
         Held {
-            spooled: spool.begin(None).unwrap(),
+            spooled: spool.begin([192, 0, 2, 1].into(), None).unwrap(),
             spool,
             feed: Some(feed),
             piece: Vec::new(),
