@@ -8,6 +8,9 @@ use torwart_tests::{Gateway, Output};
 
 use crate::helm::{Helm, LEAST, find, items, kind, name, pod, root, values_file};
 
+/// The resolver with what it needs.
+const RESOLVER: &str = "resolver.enabled=true,resolver.clusterIP=10.0.0.54,resolver.clusterDNS={10.0.0.10}";
+
 fn arguments(container: &Value) -> Vec<String> {
     items(&container["args"]).iter().map(|argument| argument.as_str().unwrap().to_owned()).collect()
 }
@@ -113,10 +116,9 @@ fn rights_are_those_of_the_shipped_manifests_rule_for_rule() {
 #[test]
 fn another_version_changes_no_pod_but_those_of_its_own_image() {
     let Some(helm) = Helm::new() else { return };
-    let resolver = "resolver.enabled=true,resolver.clusterIP=10.0.0.54,resolver.clusterDNS={10.0.0.10}";
     let template = |tag: &str, part: &str| {
         let tag = format!("image.tag={tag}");
-        let objects = helm.render_with(&["--set", resolver, "--set", &tag]);
+        let objects = helm.render_with(&["--set", RESOLVER, "--set", &tag]);
         find(&objects, "Deployment", &format!("torwart-{part}"))["spec"]["template"].clone()
     };
     for part in ["redis", "resolver"] {
@@ -134,13 +136,12 @@ fn another_version_changes_no_pod_but_those_of_its_own_image() {
 #[test]
 fn verdicts_ask_the_releases_own_resolver_and_find_the_keys_of_lists_in_a_folder() {
     let Some(helm) = Helm::new() else { return };
-    let resolver = "resolver.enabled=true,resolver.clusterIP=10.0.0.54,resolver.clusterDNS={10.0.0.10}";
     let pod = |flags: &[&str]| {
         let objects = helm.render_with(flags);
         find(&objects, "Deployment", "torwart-verdict")["spec"]["template"]["spec"].clone()
     };
     let has = |pod: &Value, flag: &str| items(&pod["containers"][0]["args"]).contains(&flag.into());
-    let with = pod(&["--set", resolver, "--set", "verdict.listKeysSecret=list-keys"]);
+    let with = pod(&["--set", RESOLVER, "--set", "verdict.listKeysSecret=list-keys"]);
     assert!(
         has(&with, "--dns-server=10.0.0.54") && has(&with, "--secrets-dir=/etc/torwart/list-keys"),
         "{with}"
@@ -170,9 +171,8 @@ fn renewing_certificates_takes_no_right_to_the_keys_of_the_store() {
 #[test]
 fn nobody_named_is_everyone_in_a_network_policy() {
     let Some(helm) = Helm::new() else { return };
-    let resolver = "resolver.enabled=true,resolver.clusterIP=10.0.0.54,resolver.clusterDNS={10.0.0.10}";
     let everyone = "networkPolicy.smtpInternal.from=[]";
-    let flags = ["--set", "networkPolicy.enabled=true", "--set", resolver];
+    let flags = ["--set", "networkPolicy.enabled=true", "--set", RESOLVER];
     let rules = |objects: &[Value], part: &str, way: &str, port: u64| -> Vec<Value> {
         let policy = find(objects, "NetworkPolicy", &format!("torwart-{part}"));
         let has = |rule: &&Value| items(&rule["ports"]).iter().any(|it| it["port"] == port);

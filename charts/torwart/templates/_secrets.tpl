@@ -98,16 +98,12 @@ spec:
 
 {{/* What the Job makes certificates for, and no more. */}}
 {{- define "torwart.renewArgs" -}}
-- secrets
-- ensure
-- --namespace={{ .Release.Namespace }}
-- --prefix={{ include "torwart.fullname" . }}
-- --verdict-name={{ include "torwart.fullname" . }}-verdict
-- --verdict-name={{ include "torwart.fullname" . }}-verdict.{{ .Release.Namespace }}.svc
+{{ include "torwart.certificateArgs" . }}
 - --no-store-key
 {{- end -}}
 
-{{- define "torwart.ensureArgs" -}}
+{{/* Whose Secrets, and the names in its certificates if they are made here. */}}
+{{- define "torwart.certificateArgs" -}}
 - secrets
 - ensure
 - --namespace={{ .Release.Namespace }}
@@ -116,6 +112,10 @@ spec:
 - --verdict-name={{ include "torwart.fullname" . }}-verdict
 - --verdict-name={{ include "torwart.fullname" . }}-verdict.{{ .Release.Namespace }}.svc
 {{- end }}
+{{- end -}}
+
+{{- define "torwart.ensureArgs" -}}
+{{ include "torwart.certificateArgs" . }}
 {{- if .Values.store.keySecret.name }}
 - --no-store-key
 {{- end }}
@@ -127,7 +127,8 @@ spec:
 {{/* A YAML list of all Secrets that may be made. */}}
 {{- define "torwart.secretNames" -}}
 {{- $full := include "torwart.fullname" . -}}
-{{- range list "ca" "edge-tls" "verdict-tls" "operator-tls" "store-key" "redis-auth" }}
+{{- include "torwart.certificateNames" . }}
+{{- range list "store-key" "redis-auth" }}
 - {{ $full }}-{{ . }}
 {{- end }}
 {{- end -}}

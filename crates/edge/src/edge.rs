@@ -90,13 +90,10 @@ impl Edge {
     ) -> Result<Arc<Self>, Vec<BindError>> {
         let mut mistakes = Vec::new();
         let mut bound = Vec::new();
-        let doors = [
-            ("--smtp-listen", &settings.listen, Door::Balanced),
-            ("--smtp-listen-direct", &settings.listen_direct, Door::Direct),
-        ];
-        for (flag, address, door) in
-            doors.map(|(flag, all, door)| all.iter().map(move |one| (flag, *one, door))).into_iter().flatten()
-        {
+        let balanced = settings.listen.iter().map(|address| ("--smtp-listen", *address, Door::Balanced));
+        let direct =
+            settings.listen_direct.iter().map(|address| ("--smtp-listen-direct", *address, Door::Direct));
+        for (flag, address, door) in balanced.chain(direct) {
             match listener::bind(address) {
                 Ok((address, listener)) => bound.push((address, (listener, door))),
                 Err(source) => mistakes.push(BindError::Listen { flag, address, source }),

@@ -1,8 +1,19 @@
 //! Messages in chunks (RFC 3030): for verdict and upstream they are messages like any.
 
+use tokio::net::TcpStream;
 use torwart_core::DeliveryResult;
 
-use super::harness::{FakeUpstream, Gateway, Heard};
+use super::harness::{Client, FakeUpstream, Gateway, Heard};
+
+/// A client that has brought the first chunk of its message.
+async fn after_a_chunk(upstream: &FakeUpstream) -> (Gateway, Client<TcpStream>) {
+    let gateway = Gateway::start(&[upstream.address]).await;
+    let mut client = gateway.client().await;
+    client.begin(&["ok"]).await;
+    client.send("BDAT 6\r\na: b\r\n").await;
+    client.expect(250).await;
+    (gateway, client)
+}
 
 #[tokio::test]
 async fn chunks_come_in_and_data_goes_out() {
@@ -33,11 +44,7 @@ async fn chunks_come_in_and_data_goes_out() {
 async fn a_message_given_up_between_two_chunks_leaves_no_dot_upstream() {
     for give_up in ["RSET", "EHLO again"] {
         let mut upstream = FakeUpstream::obedient().await;
-        let mut gateway = Gateway::start(&[upstream.address]).await;
-        let mut client = gateway.client().await;
-        client.begin(&["ok"]).await;
-        client.send("BDAT 6\r\na: b\r\n").await;
-        client.expect(250).await;
+        let (mut gateway, mut client) = after_a_chunk(&upstream).await;
         client.say(give_up, 250).await;
         assert!(upstream.closes_without_message().await);
         let line = gateway.line().await;
@@ -55,11 +62,7 @@ async fn a_message_given_up_between_two_chunks_leaves_no_dot_upstream() {
 #[tokio::test]
 async fn a_client_that_goes_away_between_two_chunks_leaves_no_dot_upstream() {
     let mut upstream = FakeUpstream::obedient().await;
-    let mut gateway = Gateway::start(&[upstream.address]).await;
-    let mut client = gateway.client().await;
-    client.begin(&["ok"]).await;
-    client.send("BDAT 6\r\na: b\r\n").await;
-    client.expect(250).await;
+    let (mut gateway, client) = after_a_chunk(&upstream).await;
     drop(client);
     assert!(upstream.closes_without_message().await);
     assert_eq!(gateway.line().await["reason"], "client_gone");
@@ -109,11 +112,7 @@ async fn the_chunk_that_spoils_a_message_ends_it() {
 #[tokio::test]
 async fn an_upstream_that_is_lost_between_two_chunks_is_told_at_the_last() {
     let mut upstream = FakeUpstream::start(|line| (line == ".").then_some("close")).await;
-    let gateway = Gateway::start(&[upstream.address]).await;
-    let mut client = gateway.client().await;
-    client.begin(&["ok"]).await;
-    client.send("BDAT 6\r\na: b\r\n").await;
-    client.expect(250).await;
+    let (gateway, mut client) = after_a_chunk(&upstream).await;
     client.send("BDAT 0 LAST\r\n").await;
     client.expect(451).await;
     assert!(matches!(upstream.any_message().await.as_str(), text if text.ends_with("a: b\r\n")));
@@ -124,11 +123,7 @@ async fn an_upstream_that_is_lost_between_two_chunks_is_told_at_the_last() {
 #[tokio::test]
 async fn a_drain_waits_for_the_last_chunk() {
     let mut upstream = FakeUpstream::obedient().await;
-    let mut gateway = Gateway::start(&[upstream.address]).await;
-    let mut client = gateway.client().await;
-    client.begin(&["ok"]).await;
-    client.send("BDAT 6\r\na: b\r\n").await;
-    client.expect(250).await;
+    let (mut gateway, mut client) = after_a_chunk(&upstream).await;
     gateway.shutdown.cancel();
     client.send("BDAT 6\r\nc: d\r\n").await;
     client.expect(250).await;
